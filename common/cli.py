@@ -1,0 +1,263 @@
+"""`worklog`: arguments in, exit codes out. Everything else is imported when a command needs it."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from common import __version__
+from common.errors import PreconditionError, UsageError, WorklogError
+
+if TYPE_CHECKING:
+    from common.experiments.request import Request
+
+INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code. No traceback ever reaches the user from a WorklogError."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    parsed = build_parser().parse_args(given)
+    parsed.given = given
+    try:
+        code: int = parsed.command(parsed)
+        sys.stdout.flush()
+        return code
+    except WorklogError as error:
+        return _say(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        return _say("stopped; what was measured so far is kept in the .unfinished folder", INTERRUPTED)
+    except BrokenPipeError:
+        # The reader (head, less) has had enough; Python must not complain about it at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        return _say(*_explain(error))
+
+
+def _say(message: str, code: int) -> int:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    return code
+
+
+def _explain(error: OSError) -> tuple[str, int]:
+    place = error.filename or "the output folder"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return (
+            f"the disk is full while writing {place}; free some space or choose another --out",
+            PreconditionError.exit_code,
+        )
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return f"no permission for {place}; choose another folder with --out", UsageError.exit_code
+    return f"{error}; check the path and try again", UsageError.exit_code
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> Any:
+        self.exit(2, f"error: {message}; see {self.prog} --help\n")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="worklog",
+        description="Reproduce, time, profile and report inference slowdowns.",
+        epilog="exit codes: 0 ok, 1 a check or claim says no, 2 usage or unreadable input, "
+        "3 a precondition is missing",
+    )
+    parser.add_argument("--version", action="version", version=f"worklog {__version__}")
+    commands = parser.add_subparsers(dest="name", required=True, metavar="COMMAND")
+    for name, says in (
+        ("run", "bench, profile and report problems; judges every claim"),
+        ("bench", "time the variants of a problem, interleaved"),
+        ("profile", "record traces and the allocation timeline of each variant"),
+    ):
+        command = commands.add_parser(name, help=says, description=says)
+        _add_experiment_arguments(command, many=name == "run")
+        command.set_defaults(command=_experiment)
+    report = commands.add_parser("report", help="write the HTML report of runs")
+    report.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a run")
+    report.add_argument("--out", type=Path, help="file to write (default: report.html in the run)")
+    report.set_defaults(command=_report)
+    for name, says in (
+        ("check", "compare the worklogs with their evidence"),
+        ("render", "write the generated blocks of the worklogs anew"),
+    ):
+        command = commands.add_parser(name, help=says, description=says)
+        command.add_argument("problems", nargs="*", metavar="PROBLEM", help="default: all")
+        command.set_defaults(command=_check if name == "check" else _render)
+    _add_floors(commands)
+    return parser
+
+
+def _add_experiment_arguments(command: argparse.ArgumentParser, many: bool) -> None:
+    if many:
+        command.add_argument("problems", nargs="*", metavar="PROBLEM", help="default: all")
+    else:
+        command.add_argument("problems", nargs=1, metavar="PROBLEM")
+    command.add_argument("--preset", help="size of the workload (default: what fits the device)")
+    command.add_argument(
+        "--variant", action="append", default=[], metavar="V", help="only these (and the baseline)"
+    )
+    command.add_argument("--device", default="auto", help="auto (default), cpu or cuda")
+    command.add_argument("--out", type=Path, help="where run folders go (default: results/)")
+    command.add_argument("--compile-prefill", action="store_true", help="compile prefill too")
+    command.add_argument("--checkpoint", type=Path, help="folder of a Hugging Face checkpoint")
+    command.add_argument("--json", action="store_true", help="print the summary and nothing else")
+
+
+def _add_floors(commands: Any) -> None:
+    floors = commands.add_parser("floors", help="this machine's bandwidths and rates")
+    verbs = floors.add_subparsers(dest="verb", required=True, metavar="VERB")
+    measure = verbs.add_parser("measure", help="measure read and copy bandwidth and matmul rate")
+    measure.add_argument("--device", default="auto", help="auto (default), cpu or cuda")
+    measure.add_argument("--budget", type=float, default=20.0, metavar="S", help="seconds to spend")
+    measure.add_argument("--json", action="store_true", help="print one JSON document")
+    measure.set_defaults(command=_floors_measure)
+    show = verbs.add_parser("show", help="the published figures of a device, or of all")
+    show.add_argument("device", nargs="?", help="a name as the driver prints it")
+    show.add_argument("--json", action="store_true", help="print one JSON document")
+    show.set_defaults(command=_floors_show)
+
+
+def _experiment(arguments: argparse.Namespace) -> int:
+    from common.contract.problem import problem_names
+    from common.experiments.request import settle
+
+    options: dict[str, Any] = {}
+    if arguments.compile_prefill:
+        options["compile_prefill"] = True
+    if arguments.checkpoint:
+        options["checkpoint"] = str(arguments.checkpoint.absolute())
+    # Settle all of them first: a wrong name must not show after an hour of work.
+    requests = [
+        settle(name, arguments.preset, arguments.variant, arguments.device, arguments.out, options)
+        for name in arguments.problems or problem_names()
+    ]
+    results = [_one_experiment(request, arguments) for request in requests]
+    if arguments.json:
+        documents = [summary for summary, _ in results]
+        print(json.dumps(documents[0] if len(documents) == 1 else documents, indent=1))
+    refuted = any(claim["reproduced"] is False for s, _ in results for claim in s["claims"])
+    broken = any(v["state"] == "failed" for s, _ in results for v in s["variants"].values())
+    return 1 if refuted or broken else 0
+
+
+def _one_experiment(
+    request: Request, arguments: argparse.Namespace
+) -> tuple[dict[str, Any], Path]:
+    from common.experiments.run import execute
+    from common.report.run_tables import claims, correctness, memory, verdicts
+
+    kept = _public_arguments(arguments)
+    folder, summary = execute(request, arguments.name, kept)
+    page = None
+    if arguments.name == "run":
+        from common.report.html import write_report
+
+        page = write_report([folder], folder / "report.html")
+    if not arguments.json:
+        print(f"\n{request.problem.name}: {request.problem.question}\n")
+        if arguments.name != "profile":
+            for phase in request.problem.phases:
+                print(verdicts(summary, phase).text() + "\n")
+            print(correctness(summary).text() + "\n")
+        if arguments.name != "bench":
+            print(memory(summary).text() + "\n")
+        print(claims(summary).text() + "\n")
+        if page is not None:
+            print(f"report: {page}")
+        print(f"run: {folder}", flush=True)
+    return summary, folder
+
+
+def _public_arguments(arguments: argparse.Namespace) -> list[str]:
+    """The arguments as given, with folders left out: a manifest names no place of a machine."""
+    kept, skip = [], False
+    for argument in arguments.given:
+        if skip:
+            skip = False
+        elif argument in ("--out", "--checkpoint"):
+            kept.append(f"{argument}=…")
+            skip = True
+        elif argument.startswith(("--out=", "--checkpoint=")):
+            kept.append(argument.split("=")[0] + "=…")
+        else:
+            kept.append(argument)
+    return kept
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    from common.recording.run_folder import open_run
+    from common.report.html import write_report
+
+    if arguments.out is None and len(arguments.runs) > 1:
+        raise UsageError("several runs need a place for their report; add --out FILE")
+    for folder in arguments.runs:
+        if not open_run(folder).finished:
+            print(f"warning: {folder} is an unfinished run", file=sys.stderr)
+    print(write_report(arguments.runs, arguments.out or arguments.runs[0] / "report.html"))
+    return 0
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from common.pages.check import check
+
+    findings = check(arguments.problems)
+    for finding in findings:
+        print(finding)
+    print(f"{len(findings)} findings" if findings else "ok", file=sys.stderr)
+    return 1 if findings else 0
+
+
+def _render(arguments: argparse.Namespace) -> int:
+    from common.contract.problem import load_problem, problem_names
+    from common.pages.check import rebuild_summary, render
+
+    for name in arguments.problems or problem_names():
+        problem = load_problem(name)
+        for place in problem.evidence.values():
+            if rebuild_summary(problem.folder / place):
+                print(f"rebuilt {problem.name}/{place}/summary.json")
+    changed, findings = render(arguments.problems)
+    for path in changed:
+        print(f"rendered {path}")
+    for finding in findings:
+        print(finding)
+    return 1 if findings else 0
+
+
+def _floors_measure(arguments: argparse.Namespace) -> int:
+    from common.experiments.request import choose_device
+    from common.floors.measure import measure_floors
+    from common.recording.environment import read_machine
+    from common.report.floor_tables import measured_table
+
+    device = choose_device(arguments.device, read_machine())
+    measured = measure_floors(device, budget_s=arguments.budget)
+    print(json.dumps(measured.to_json(), indent=1) if arguments.json else measured_table(measured))
+    return 0
+
+
+def _floors_show(arguments: argparse.Namespace) -> int:
+    from common.floors.devices import find_device, load_devices
+    from common.report.floor_tables import devices_json, devices_table
+
+    devices = load_devices()
+    if arguments.device:
+        found = find_device(arguments.device)
+        if found is None:
+            names = ", ".join(device.name for device in devices)
+            raise UsageError(f"no figures for {arguments.device!r}; there are: {names}")
+        devices = (found,)
+    print(json.dumps(devices_json(devices), indent=1) if arguments.json else devices_table(devices))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,216 @@
+"""What is a problem? Its `problem.toml`, read and validated: the one source of truth.
+
+Title, variants with their own library versions, presets, claims and evidence. Everything that is
+about one problem and not about all of them stands there, and nothing else does.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from common.errors import UsageError
+from common.contract.claims import Claim, parse_claim
+from common.contract.predictions import PredictionSet, read_predictions
+
+SCHEMA = "worklog.problem/1"
+ROLES = ("compared", "must-be-rejected")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One configuration under study. `settings` is handed to the problem's `open_session`."""
+
+    name: str
+    title: str
+    packages: tuple[str, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    # Largest accepted relative error against the baseline, before the session's `tolerance_scale`.
+    tolerance: float | None = None
+    tolerance_because: str = ""
+    role: str = "compared"
+    needs_cuda_capability: float | None = None
+
+
+@dataclass(frozen=True)
+class Preset:
+    """One size of the workload. `settings` is handed to the problem's `open_session`."""
+
+    name: str
+    devices: tuple[str, ...]
+    min_rounds: int
+    max_rounds: int
+    max_seconds: float
+    needs_device_bytes: int
+    settings: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Problem:
+    name: str
+    folder: Path
+    title: str
+    status: str
+    question: str
+    symptom: str
+    cause: str
+    baseline: str
+    phases: Mapping[str, str]  # phase -> the settings key that says how many units one sample has
+    variants: Mapping[str, Variant]
+    presets: Mapping[str, Preset]
+    claims: tuple[tuple[str, Claim], ...]  # (what it says in words, the claim)
+    evidence: Mapping[str, str]
+    predictions: tuple[PredictionSet, ...]
+
+    @property
+    def repro(self) -> Path:
+        return self.folder / "repro.py"
+
+    def default_variants(self) -> list[str]:
+        return [name for name, variant in self.variants.items() if variant.role == "compared"]
+
+
+def root() -> Path:
+    """The repository: where `problems/` lies. WORKLOG_ROOT names another one."""
+    return Path(os.environ.get("WORKLOG_ROOT") or Path(__file__).resolve().parents[2])
+
+
+def problem_names() -> list[str]:
+    return sorted(path.parent.name for path in (root() / "problems").glob("*/problem.toml"))
+
+
+def load_problem(name: str) -> Problem:
+    """Read `problems/NAME/problem.toml`. Raises UsageError naming the problems that exist."""
+    known = problem_names()
+    if name not in known:
+        raise UsageError(f"no problem {name!r}; there are: {', '.join(known) or 'none'}")
+    return read_problem(root() / "problems" / name / "problem.toml")
+
+
+def read_problem(path: Path) -> Problem:
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: {error}; mend the file") from error
+    if document.get("schema") != SCHEMA:
+        raise UsageError(f'{path}: schema is not "{SCHEMA}"; add that line at its top')
+    try:
+        problem = _build(path, document)
+    except (KeyError, TypeError, ValueError) as error:
+        raise UsageError(
+            f"{path}: lacks or misuses {error}; compare it with another problem's file"
+        ) from error
+    _validate(path, problem)
+    return problem
+
+
+def _build(path: Path, document: Mapping[str, Any]) -> Problem:
+    variants = {
+        name: Variant(
+            name,
+            **{
+                **table,
+                "packages": tuple(table.get("packages", ())),
+                "environment": {k: str(v) for k, v in table.get("environment", {}).items()},
+            },
+        )
+        for name, table in document["variants"].items()
+    }
+    presets = {
+        name: Preset(
+            name,
+            **{**table, "devices": tuple(table["devices"])},
+        )
+        for name, table in document["presets"].items()
+    }
+    claims = tuple((row["says"], parse_claim(row["claim"])) for row in document["claims"])
+    return Problem(
+        name=path.parent.name,
+        folder=path.parent,
+        title=document["title"],
+        status=document["status"],
+        question=document["question"],
+        symptom=document["symptom"],
+        cause=document["cause"],
+        baseline=document["baseline"],
+        phases=document["phases"],
+        variants=variants,
+        presets=presets,
+        claims=claims,
+        evidence=document.get("evidence", {}),
+        predictions=read_predictions(path.with_name("predictions.toml")),
+    )
+
+
+def _validate(path: Path, problem: Problem) -> None:
+    if problem.baseline not in problem.variants:
+        raise UsageError(f"{path}: baseline {problem.baseline!r} is no variant; name one of them")
+    for variant in problem.variants.values():
+        if variant.name != problem.baseline and variant.tolerance is None:
+            raise UsageError(
+                f"{path}: variant {variant.name} has no tolerance; state one and why, so that its "
+                "output can be checked"
+            )
+        if variant.role not in ROLES:
+            raise UsageError(
+                f"{path}: variant {variant.name}: role {variant.role!r} is none of "
+                f"{', '.join(ROLES)}; choose one"
+            )
+    for _, claim in problem.claims:
+        for argument in claim.quantity.arguments:
+            if argument not in problem.variants and argument not in problem.phases:
+                if claim.quantity.name == "operator_share" and "::" in argument:
+                    continue
+                raise UsageError(
+                    f"{path}: claim {claim.text!r} names {argument!r}, which is no variant and "
+                    "no phase; correct the name"
+                )
+
+
+def choose_variants(problem: Problem, wanted: list[str]) -> list[Variant]:
+    """The variants asked for, the baseline always among them and first."""
+    unknown = [name for name in wanted if name not in problem.variants]
+    if unknown:
+        raise UsageError(
+            f"{problem.name} has no variant {unknown[0]!r}; "
+            f"there are: {', '.join(problem.variants)}"
+        )
+    names = wanted or problem.default_variants()
+    ordered = [name for name in problem.variants if name in names and name != problem.baseline]
+    return [problem.variants[name] for name in [problem.baseline, *ordered]]
+
+
+def choose_preset(problem: Problem, wanted: str | None, device: str, device_bytes: int) -> Preset:
+    """The preset asked for, else the first in the file that is for this device and fits it.
+
+    `gpu` is short for the largest preset that fits the GPU. Raises UsageError for a name that does
+    not exist or a device that the preset is not for.
+    """
+    if wanted is not None and wanted not in ("gpu", *problem.presets):
+        raise UsageError(
+            f"{problem.name} has no preset {wanted!r}; there are: {', '.join(problem.presets)}"
+        )
+    if wanted is not None and wanted != "gpu":
+        preset = problem.presets[wanted]
+        if device not in preset.devices:
+            raise UsageError(
+                f"preset {wanted} of {problem.name} needs {' or '.join(preset.devices)}, this run "
+                f"is on {device}; choose one of: "
+                + ", ".join(p.name for p in problem.presets.values() if device in p.devices)
+            )
+        return preset
+    if wanted == "gpu" and device != "cuda":
+        raise UsageError("preset gpu needs a CUDA device and there is none; use --preset cpu")
+    fitting = [
+        preset
+        for preset in problem.presets.values()
+        if device in preset.devices
+        and preset.name != "tiny"
+        and preset.needs_device_bytes <= device_bytes
+    ]
+    return fitting[0] if fitting else problem.presets["tiny"]

@@ -1,0 +1,244 @@
+"""Who is charged for the time? The outermost operator that is no wrapper, within a named range.
+
+A compiled region, a call into a compiled graph, an annotation, a profiler step or a Python frame
+does no work of its own: it only encloses the operators that do. Charging the outermost real
+operator keeps the rows disjoint, so that they add up; what it calls is drill-down, not a row.
+
+    sum(rows) + outside_ns == total_ns        exactly, in integer ns
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from common.traces.model import Allocations, Spans, Trace
+from common.traces.torch_trace import GPU_CATEGORIES, LAUNCH_CATEGORIES
+
+WRAPPER_PREFIXES = (
+    "Torch-Compiled Region",
+    "## Call CompiledFxGraph",
+    "CompiledFunction",
+    "CompiledFxGraph",
+    "Inductor:",
+    "Pregraph bytecode",
+    "AOTDispatcher Runtime Wrapper",
+    "CUDAGraphNode",
+    "ProfilerStep",
+    "PyTorch Profiler",
+)
+
+
+def is_wrapper(name: str) -> bool:
+    return name.startswith(WRAPPER_PREFIXES)
+
+
+@dataclass
+class OperatorTime:
+    """One row: `time_ns` includes everything the operator calls; `children_ns` says what."""
+
+    name: str
+    count: int = 0
+    time_ns: int = 0
+    children_ns: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RangeTime:
+    """The time of every occurrence of one range, split among operators without overlap."""
+
+    name: str
+    quantity: str  # cpu_time_ns, or gpu_time_ns where the trace has GPU events
+    occurrences: int
+    total_ns: int
+    outside_ns: int
+    rows: tuple[OperatorTime, ...]
+
+    def share(self, operator: str) -> float | None:
+        """Part of the range's time charged to rows of this name; None for an empty range."""
+        if self.total_ns <= 0:
+            return None
+        return sum(row.time_ns for row in self.rows if row.name == operator) / self.total_ns
+
+
+@dataclass(frozen=True)
+class _Owners:
+    """For every span: its range occurrence, its outermost operator, and the child below that."""
+
+    occurrence: list[int]
+    operator: list[int]
+    child: list[int]
+    occurrences: list[int]
+
+
+def _owners(spans: Spans, range_name: str) -> _Owners:
+    size = len(spans)
+    occurrence, operator, child = [-1] * size, [-1] * size, [-1] * size
+    found: list[int] = []
+    stack: list[int] = []
+    thread = None
+    ends = spans.end_ns.tolist()
+    starts = spans.start_ns.tolist()
+    for index in range(size):
+        if spans.category[index] in GPU_CATEGORIES:
+            continue
+        if spans.thread[index] != thread:
+            thread, stack = spans.thread[index], []
+        while stack and ends[stack[-1]] <= starts[index] and ends[stack[-1]] < ends[index]:
+            stack.pop()
+        if stack:
+            above = stack[-1]
+            occurrence[index] = occurrence[above]
+            operator[index] = operator[above]
+            child[index] = child[above]
+            if operator[above] >= 0 and child[above] < 0:
+                child[index] = index
+        category, name = spans.category[index], spans.name[index]
+        if category == "user_annotation":
+            # A range inside its own name is the same stretch of work, not a second one.
+            if name == range_name and occurrence[index] < 0:
+                occurrence[index] = index
+                found.append(index)
+        elif operator[index] < 0 and category not in LAUNCH_CATEGORIES and not is_wrapper(name):
+            operator[index] = index
+        stack.append(index)
+    return _Owners(occurrence, operator, child, found)
+
+
+def time_in_range(trace: Trace, range_name: str) -> RangeTime | None:
+    """Time by operator within all occurrences of `range_name`; None if the trace has none.
+
+    With GPU events the quantity is the duration of the GPU work launched inside the range, else
+    the CPU time spent in it.
+    """
+    owners = _owners(trace.spans, range_name)
+    if not owners.occurrences:
+        return None
+    if trace.has_gpu_events:
+        return _gpu_time(trace.spans, owners, range_name)
+    return _cpu_time(trace.spans, owners, range_name)
+
+
+def _cpu_time(spans: Spans, owners: _Owners, range_name: str) -> RangeTime:
+    duration = (spans.end_ns - spans.start_ns).tolist()
+    rows: dict[str, OperatorTime] = {}
+    for index in range(len(spans)):
+        if owners.occurrence[index] < 0 or owners.operator[index] < 0:
+            continue
+        row_name = spans.name[owners.operator[index]]
+        row = rows.setdefault(row_name, OperatorTime(row_name))
+        if owners.operator[index] == index:
+            row.count += 1
+            row.time_ns += duration[index]
+        elif owners.child[index] == index:
+            name = spans.name[index]
+            row.children_ns[name] = row.children_ns.get(name, 0) + duration[index]
+    total = sum(duration[index] for index in owners.occurrences)
+    return _closed("cpu_time_ns", range_name, len(owners.occurrences), total, rows)
+
+
+def _gpu_time(spans: Spans, owners: _Owners, range_name: str) -> RangeTime:
+    duration = (spans.end_ns - spans.start_ns).tolist()
+    launch = {
+        int(spans.correlation[index]): index
+        for index in range(len(spans))
+        if spans.category[index] in LAUNCH_CATEGORIES and spans.correlation[index] >= 0
+    }
+    rows: dict[str, OperatorTime] = {}
+    total = 0
+    for index in range(len(spans)):
+        if spans.category[index] not in GPU_CATEGORIES:
+            continue
+        source = launch.get(int(spans.correlation[index]))
+        if source is None or owners.occurrence[source] < 0:
+            continue
+        total += duration[index]
+        owner = owners.operator[source]
+        # Without an operator (a graph replay, a bare launch) the kernel speaks for itself.
+        row_name = spans.name[owner] if owner >= 0 else spans.name[index]
+        row = rows.setdefault(row_name, OperatorTime(row_name))
+        row.count += 1
+        row.time_ns += duration[index]
+        if owner >= 0:
+            name = spans.name[index]
+            row.children_ns[name] = row.children_ns.get(name, 0) + duration[index]
+    return _closed("gpu_time_ns", range_name, len(owners.occurrences), total, rows)
+
+
+def _closed(
+    quantity: str, name: str, occurrences: int, total: int, rows: dict[str, OperatorTime]
+) -> RangeTime:
+    ordered = tuple(sorted(rows.values(), key=lambda row: (-row.time_ns, row.name)))
+    outside = total - sum(row.time_ns for row in ordered)
+    return RangeTime(name, quantity, occurrences, total, outside, ordered)
+
+
+@dataclass(frozen=True)
+class RangePeak:
+    """Peak of temporary memory in one range: above what was live when the range began."""
+
+    name: str
+    device: int  # -1: the CPU's allocator
+    peak_bytes: int
+    end_bytes: int  # what the last occurrence left allocated, above its start
+    peak_at_ns: int | None
+    holders: tuple[str, ...]  # operators open at the peak, outermost first
+
+
+def peak_in_range(trace: Trace, range_name: str, device: int = -1) -> RangePeak | None:
+    """The highest peak over all occurrences of a range; None without the range or its events."""
+    spans, allocations = trace.spans, trace.allocations
+    picked = allocations.device == device
+    if not picked.any():
+        return None
+    times = allocations.time_ns[picked]
+    live = np.cumsum(allocations.delta_bytes[picked])
+    best: RangePeak | None = None
+    for index in _owners(spans, range_name).occurrences:
+        start, end = int(spans.start_ns[index]), int(spans.end_ns[index])
+        first, last = np.searchsorted(times, [start, end], side="left")
+        before = int(live[first - 1]) if first > 0 else 0
+        inside = live[first:last]
+        if inside.size == 0:
+            candidate = RangePeak(range_name, device, 0, 0, None, ())
+        else:
+            at = int(inside.argmax())
+            when = int(times[first + at])
+            peak = max(int(inside[at]) - before, 0)
+            candidate = RangePeak(
+                range_name, device, peak, int(inside[-1]) - before, when,
+                _open_operators(spans, spans.thread[index], when),
+            )  # fmt: skip
+        if best is None or candidate.peak_bytes > best.peak_bytes:
+            best = candidate
+    return best
+
+
+def _open_operators(spans: Spans, thread: str, when_ns: int) -> tuple[str, ...]:
+    open_now = np.flatnonzero((spans.start_ns <= when_ns) & (when_ns <= spans.end_ns))
+    return tuple(
+        spans.name[index]
+        for index in open_now.tolist()
+        if spans.thread[index] == thread
+        and spans.category[index] in ("cpu_op", "operator")
+        and not is_wrapper(spans.name[index])
+    )
+
+
+def memory_timeline(
+    allocations: Allocations, device: int = -1, points: int = 600
+) -> list[tuple[int, int]]:
+    """(ns since the first event, live bytes) steps, thinned to `points` without losing a peak."""
+    picked = allocations.device == device
+    times, live = allocations.time_ns[picked], np.cumsum(allocations.delta_bytes[picked])
+    if times.size == 0:
+        return []
+    edges = np.unique(np.linspace(0, times.size, min(points, times.size) + 1).astype(np.int64))
+    steps: list[tuple[int, int]] = []
+    for low, high in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
+        top = low + int(live[low:high].argmax())
+        for at in sorted({top, high - 1}):
+            steps.append((int(times[at] - times[0]), int(live[at])))
+    return steps

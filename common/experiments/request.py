@@ -1,0 +1,142 @@
+"""What exactly is to be run? The command line's wishes, settled against this machine."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from common.errors import PreconditionError, UsageError
+from common.contract.problem import (
+    Preset,
+    Problem,
+    Variant,
+    choose_preset,
+    choose_variants,
+    load_problem,
+    root,
+)
+from common.recording.environment import (
+    Machine,
+    compiler_version,
+    device_slug,
+    memory_bytes,
+    package_version,
+    read_machine,
+)
+
+
+@dataclass(frozen=True)
+class Request:
+    """One experiment: every choice made, nothing left to default later."""
+
+    problem: Problem
+    preset: Preset
+    device: str  # "cpu" or "cuda"
+    variants: tuple[Variant, ...]
+    not_applicable: Mapping[str, str]  # variant -> why it cannot run here
+    machine: Machine
+    out: Path
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def device_slug(self) -> str:
+        return device_slug(self.machine, self.device)
+
+    @property
+    def run_parent(self) -> Path:
+        return self.out / self.problem.name / self.device_slug
+
+
+def settle(
+    problem_name: str,
+    preset: str | None = None,
+    variants: Sequence[str] = (),
+    device: str = "auto",
+    out: Path | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> Request:
+    """Turn wishes into a Request. Raises UsageError or PreconditionError before any work."""
+    problem = load_problem(problem_name)
+    chosen = choose_variants(problem, list(variants))
+    machine = read_machine()
+    device = choose_device(device, machine)
+    size = choose_preset(problem, preset, device, device_bytes(machine, device))
+    if device == "cpu" and compiler_version() is None:
+        raise PreconditionError(
+            "torch.compile needs a C++ compiler on a CPU and there is none; "
+            "install one (on Debian or Ubuntu: apt-get install g++)"
+        )
+    capability = max((float(g.get("compute_cap", 0) or 0) for g in machine.gpus), default=0.0)
+    missing: dict[str, str] = {}
+    for variant in chosen:
+        needed = variant.needs_cuda_capability
+        if needed is not None and (device != "cuda" or capability < needed):
+            here = "a CPU" if device != "cuda" else f"a GPU of compute capability {capability}"
+            missing[variant.name] = f"needs a GPU of compute capability {needed}, this is {here}"
+    runnable = tuple(variant for variant in chosen if variant.name not in missing)
+    for variant in runnable:
+        package_folders(variant)
+    return Request(
+        problem,
+        size,
+        device,
+        runnable,
+        missing,
+        machine,
+        (out or root() / "results").absolute(),
+        dict(options or {}),
+    )
+
+
+def choose_device(wanted: str, machine: Machine) -> str:
+    version = package_version("torch")
+    if version is None:
+        raise PreconditionError("torch is not installed here; run ./run.sh setup")
+    usable = bool(machine.gpus) and not version.endswith("+cpu")
+    if wanted == "auto":
+        return "cuda" if usable else "cpu"
+    if wanted == "cuda" and not machine.gpus:
+        raise PreconditionError("nvidia-smi lists no GPU here; use --device cpu")
+    if wanted == "cuda" and not usable:
+        raise PreconditionError(
+            f"torch {version} is a CPU build; remove .venv and run ./run.sh setup on the GPU machine"
+        )
+    if wanted not in ("cpu", "cuda"):
+        raise UsageError(f"no device {wanted!r}; use auto, cpu or cuda")
+    return wanted
+
+
+def device_bytes(machine: Machine, device: str) -> int:
+    """Memory that a run may count on: the GPU's own, or what the host has available now."""
+    if device == "cpu":
+        return memory_bytes("MemAvailable") or 0
+    match = re.match(r"(\d+) MiB", machine.gpus[0].get("memory.total", "")) if machine.gpus else None
+    return int(match.group(1)) << 20 if match else 0
+
+
+def packages_root() -> Path:
+    """Where set-up puts the library versions of the variants: beside the environment's own."""
+    import sys
+
+    return Path(os.environ.get("WORKLOG_VARIANTS") or Path(sys.prefix) / "variants")
+
+
+def package_folders(variant: Variant) -> list[Path]:
+    """Folders to put first on the variant's path. Raises PreconditionError when one is missing."""
+    folders = [packages_root() / package.replace("==", "-") for package in variant.packages]
+    for package, folder in zip(variant.packages, folders, strict=True):
+        if not folder.is_dir():
+            raise PreconditionError(
+                f"{package} of variant {variant.name} is not installed; run ./run.sh setup"
+            )
+    return folders
+
+
+def compile_cache(variant: Variant) -> Path:
+    """One compile cache per torch and variant: a cached graph of another library is never run."""
+    base = Path(os.environ.get("WORKLOG_CACHE") or root() / ".cache")
+    return base / "inductor" / f"torch-{package_version('torch')}" / variant.name

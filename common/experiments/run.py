@@ -1,0 +1,45 @@
+"""One command, one run folder: bench, profile, judge the claims, write the report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from common.experiments.bench import run_bench
+from common.experiments.manifest import first_manifest
+from common.experiments.profiling import run_profile
+from common.experiments.request import Request
+from common.report.summary import build_summary
+from common.recording.environment import gpu_facts
+from common.recording.run_folder import RunWriter, open_run, write_json
+
+PASSES: dict[str, tuple[Callable[[Request, RunWriter], None], ...]] = {
+    "bench": (run_bench,),
+    "profile": (run_profile,),
+    "run": (run_bench, run_profile),
+}
+
+
+def execute(request: Request, kind: str, arguments: Sequence[str]) -> tuple[Path, dict[str, Any]]:
+    """Carry out one experiment; returns its folder and its summary.
+
+    Whatever goes wrong on the way leaves the folder as it is, marked unfinished.
+    """
+    manifest = first_manifest(request, kind, arguments)
+    writer = RunWriter.create(
+        request.run_parent, manifest["revision"], request.preset.name, manifest
+    )
+    try:
+        for measure in PASSES[kind]:
+            measure(request, writer)
+    except BaseException as error:
+        writer.update(ended_by=type(error).__name__)
+        raise
+    if request.device == "cuda":
+        writer.update(gpus_at_the_end=list(gpu_facts()))
+    folder = writer.finish()
+    run = open_run(folder)
+    summary = build_summary(run)
+    write_json(folder / "summary.json", summary)
+    return folder, summary

@@ -1,0 +1,212 @@
+"""Where do a page's numbers come from? Generated blocks, made from recorded runs.
+
+    <!-- worklog:verdicts run=cpu phase=decode -->
+    …made by `worklog render`, compared by `worklog check`…
+    <!-- /worklog:verdicts -->
+
+A block names what it shows and the evidence (a key of problem.toml's [evidence]). Text outside the
+markers is never touched.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from common.contract.predictions import score
+from common.contract.problem import Problem, load_problem, problem_names
+from common.errors import UsageError
+from common.recording.run_folder import Run, open_run, read_json
+from common.report import run_tables
+from common.report.evidence import Evidence
+from common.report.tables import Table, significant
+
+BLOCK = re.compile(
+    r"<!-- worklog:(?P<name>[a-z-]+)(?P<options>(?: [a-z]+=[^ >]+)*) -->\n"
+    r"(?P<body>.*?)"
+    r"<!-- /worklog:(?P<end>[a-z-]+) -->",
+    re.DOTALL,
+)
+MARKER = re.compile(r"<!-- /?worklog:")
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """One piece of evidence: the run folder and the summary stored with it."""
+
+    run: Run
+    summary: Mapping[str, Any]
+
+
+@lru_cache(maxsize=64)
+def recorded(problem: Problem, key: str) -> Recorded:
+    if key not in problem.evidence:
+        raise UsageError(
+            f"{problem.name} has no evidence {key!r}; name one of problem.toml's [evidence]: "
+            f"{', '.join(problem.evidence) or 'it is empty'}"
+        )
+    folder = problem.folder / problem.evidence[key]
+    return Recorded(open_run(folder), read_json(folder / "summary.json"))
+
+
+def _with_footer(found: Recorded, table: Table) -> str:
+    return table.markdown() + "\n\n" + run_tables.footer(found.summary, found.run.manifest)
+
+
+def _verdicts(problem: Problem, options: Mapping[str, str]) -> str:
+    found = recorded(problem, options["run"])
+    return _with_footer(found, run_tables.verdicts(found.summary, options.get("phase", "decode")))
+
+
+def _claims(problem: Problem, options: Mapping[str, str]) -> str:
+    found = recorded(problem, options["run"])
+    return _with_footer(found, run_tables.claims(found.summary))
+
+
+def _operators(problem: Problem, options: Mapping[str, str]) -> str:
+    found = recorded(problem, options["run"])
+    table = run_tables.operators(found.summary, options["variant"], options["phase"])
+    return _with_footer(found, table)
+
+
+def _memory(problem: Problem, options: Mapping[str, str]) -> str:
+    found = recorded(problem, options["run"])
+    return _with_footer(found, run_tables.memory(found.summary))
+
+
+def _correctness(problem: Problem, options: Mapping[str, str]) -> str:
+    found = recorded(problem, options["run"])
+    return _with_footer(found, run_tables.correctness(found.summary))
+
+
+def _setup(problem: Problem, options: Mapping[str, str]) -> str:
+    rows = [
+        (f"`{v.name}`", v.title, ", ".join(v.packages) or "none", v.role)
+        for v in problem.variants.values()
+    ]
+    return Table(("variant", "what it is", "packages", "role"), tuple(rows)).markdown()
+
+
+def _predictions(problem: Problem, options: Mapping[str, str]) -> str:
+    """One set of predictions; scored where `run` is given and the set applies to it."""
+    sets = next((s for s in problem.predictions if s.name == options["set"]), None)
+    if sets is None:
+        raise UsageError(
+            f"{problem.name} has no set of predictions {options['set']!r}; see predictions.toml"
+        )
+    values: dict[str, tuple[str, str]] = {}
+    note = f"_Set `{sets.name}`, sealed {sets.sealed}, SHA-256 `{sets.sha256[:12]}`: {sets.basis}_"
+    if "run" in options:
+        found = recorded(problem, options["run"])
+        sealed = found.run.manifest["predictions"].get(sets.name)
+        note += (
+            "\n\n_The hash stands in the run's manifest: sealed before it was made._"
+            if sealed == sets.sha256
+            else "\n\n_**retrospective**: the run's manifest does not carry this hash._"
+        )
+        words = {True: "hit", False: "**miss**", None: "not measured"}
+        for result in score(sets, Evidence(found.run).quantities()):
+            value = "" if result.value is None else significant(result.value)
+            values[result.prediction.id] = (value, words[result.hit])
+    rows = [
+        (
+            p.id,
+            f"`{p.quantity}`",
+            f"{significant(p.low)} … {significant(p.high)}",
+            *values.get(p.id, ("", "open")),
+            p.because,
+        )
+        for p in sets.predictions
+    ]
+    columns = ("id", "quantity", "predicted", "measured", "result", "because")
+    return Table(columns, tuple(rows), ("predicted", "measured"), note).markdown()
+
+
+def _problems(problem: Problem | None, options: Mapping[str, str]) -> str:
+    """The index of all problems, for the README."""
+    rows = []
+    for name in problem_names():
+        each = load_problem(name)
+        link = f"[{name}](problems/{name}/WORKLOG.md)"
+        rows.append((link, each.symptom, each.cause, each.status))
+    return Table(("problem", "symptom", "cause", "status"), tuple(rows)).markdown()
+
+
+Renderer = Callable[[Problem, Mapping[str, str]], str]
+RENDERERS: dict[str, Renderer] = {
+    "verdicts": _verdicts,
+    "claims": _claims,
+    "operators": _operators,
+    "memory": _memory,
+    "correctness": _correctness,
+    "setup": _setup,
+    "predictions": _predictions,
+}
+
+
+def render_block(problem: Problem | None, name: str, options: Mapping[str, str]) -> str:
+    """The body of one block. A page outside a problem's folder names it with problem=NAME."""
+    if name == "problems":
+        return _problems(problem, options)
+    if "problem" in options:
+        problem = load_problem(options["problem"])
+    if problem is None:
+        raise UsageError(f"block {name} needs problem=NAME on this page; add it")
+    renderer = RENDERERS.get(name)
+    if renderer is None:
+        known = ", ".join(sorted([*RENDERERS, "problems"]))
+        raise UsageError(f"unknown block {name!r}; there are: {known}")
+    try:
+        return renderer(problem, options)
+    except KeyError as error:
+        raise UsageError(
+            f"block {name} lacks the option or the data {error}; see the other blocks"
+        ) from error
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something wrong on a page: `path:line: message`."""
+
+    path: Path
+    line: int
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.line}: {self.message}"
+
+
+def render_page(path: Path, problem: Problem | None) -> tuple[str, list[Finding]]:
+    """The page with every block made anew, and what stood otherwise or could not be made."""
+    text = path.read_text(encoding="utf-8")
+    findings: list[Finding] = []
+
+    def line_of(position: int) -> int:
+        return text.count("\n", 0, position) + 1
+
+    def fresh(match: re.Match[str]) -> str:
+        name, line = match["name"], line_of(match.start())
+        if match["end"] != name:
+            findings.append(Finding(path, line, f"block {name} is closed as {match['end']}"))
+            return match.group(0)
+        options = dict(option.split("=", 1) for option in match["options"].split())
+        try:
+            body = render_block(problem, name, options) + "\n"
+        except UsageError as error:
+            findings.append(Finding(path, line, str(error)))
+            return match.group(0)
+        if body != match["body"]:
+            message = f"block {name} differs from its evidence; run worklog render"
+            findings.append(Finding(path, line, message))
+        return f"<!-- worklog:{name}{match['options']} -->\n{body}<!-- /worklog:{name} -->"
+
+    rendered = BLOCK.sub(fresh, text)
+    outside = BLOCK.sub(lambda match: "\n" * match.group(0).count("\n"), text)
+    for stray in MARKER.finditer(outside):
+        line = outside.count("\n", 0, stray.start()) + 1
+        findings.append(Finding(path, line, "a marker has no partner or is misspelt; mend it"))
+    return rendered, findings

@@ -1,0 +1,177 @@
+"""Where does a run live, and can it be trusted? One folder per run, never overwritten.
+
+    <out>/<problem>/<device>/<UTC>-<revision7>-<preset>/
+        manifest.json   what was asked, on what, with what; status
+        samples.jsonl   one line per repetition in measured order, flushed as measured
+        checks.json     the correctness record of every variant
+        summary.json    derived from the others alone (`common.report.summary`)
+        traces/         what the profilers wrote
+
+While it is written its name ends in `.unfinished`; only a run that came to its end is renamed. So
+a run that was killed keeps every sample it had flushed and can never be taken for a finished one.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TextIO
+
+from common.errors import PreconditionError, UsageError
+
+SCHEMA = "worklog.run/1"
+UNFINISHED = ".unfinished"
+SMALLEST_FREE_BYTES = 64 << 20
+
+
+def write_json(path: Path, document: object) -> None:
+    """Write atomically: a reader (or a crash) sees the old file or the new one, never half."""
+    temporary = path.with_name(path.name + ".part")
+    with temporary.open("w", encoding="utf-8") as stream:
+        json.dump(document, stream, indent=1, ensure_ascii=False, allow_nan=False)
+        stream.write("\n")
+        stream.flush()
+        os.fsync(stream.fileno())
+    temporary.replace(path)
+
+
+def read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UsageError(f"{path} does not exist; give the folder of a run") from error
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"{path} cannot be read ({error}); take the run again from where it was made"
+        ) from error
+
+
+def ensure_writable(folder: Path) -> None:
+    """Fail before the work, not after it: `folder` can be made, written to, and has room."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".write-test-{os.getpid()}"
+        probe.write_bytes(b"x")
+        probe.unlink()
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise PreconditionError(full_disk_message(folder)) from error
+        raise UsageError(
+            f"cannot write to {folder} ({error.strerror}); choose another folder with --out"
+        ) from error
+    free = shutil.disk_usage(folder).free
+    if free < SMALLEST_FREE_BYTES:
+        raise PreconditionError(full_disk_message(folder))
+
+
+def full_disk_message(folder: Path | str) -> str:
+    return (
+        f"the disk of {folder} is full (a run wants {SMALLEST_FREE_BYTES >> 20} MiB); "
+        "free some space or choose another folder with --out"
+    )
+
+
+@dataclass
+class RunWriter:
+    """A run being made. Use `create`, then `add_sample` and friends, then `finish`."""
+
+    folder: Path
+    manifest: dict[str, Any]
+    _samples: TextIO | None = None
+
+    @staticmethod
+    def create(parent: Path, revision: str, preset: str, manifest: dict[str, Any]) -> RunWriter:
+        """Make `<UTC>-<revision7>-<preset>.unfinished` under `parent`, a new one in any case."""
+        ensure_writable(parent)
+        now = datetime.now(UTC)
+        stem = f"{now:%Y%m%dT%H%M%SZ}-{revision[:7]}-{preset}"
+        for attempt in range(100):
+            name = stem if attempt == 0 else f"{stem}.{attempt}"
+            folder = parent / (name + UNFINISHED)
+            if (parent / name).exists():
+                continue
+            try:
+                folder.mkdir()
+                break
+            except FileExistsError:
+                continue
+        else:
+            raise UsageError(f"{parent} holds a hundred runs of this second; choose another --out")
+        document = {"schema": SCHEMA, "started": now.isoformat(timespec="seconds"), **manifest}
+        writer = RunWriter(folder, {**document, "status": "unfinished"})
+        write_json(folder / "manifest.json", writer.manifest)
+        return writer
+
+    def add_sample(self, line: dict[str, Any]) -> None:
+        """Append one sample and hand it to the kernel at once: SIGKILL can no longer take it."""
+        if self._samples is None:
+            self._samples = (self.folder / "samples.jsonl").open("a", encoding="utf-8")
+        self._samples.write(json.dumps(line, separators=(",", ":")) + "\n")
+        self._samples.flush()
+
+    def update(self, **facts: Any) -> None:
+        self.manifest = {**self.manifest, **facts}
+        write_json(self.folder / "manifest.json", self.manifest)
+
+    def finish(self) -> Path:
+        """Close, mark finished, rename; returns the final folder."""
+        if self._samples is not None:
+            os.fsync(self._samples.fileno())
+            self._samples.close()
+            self._samples = None
+        ended = datetime.now(UTC).isoformat(timespec="seconds")
+        self.update(status="finished", finished=ended)
+        final = self.folder.with_name(self.folder.name.removesuffix(UNFINISHED))
+        self.folder.rename(final)
+        self.folder = final
+        return final
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run on disk. `finished` is False for one that was killed; its samples are still there."""
+
+    folder: Path
+    manifest: dict[str, Any]
+
+    @property
+    def finished(self) -> bool:
+        return self.manifest.get("status") == "finished" and not self.folder.name.endswith(
+            UNFINISHED
+        )
+
+    def samples(self) -> list[dict[str, Any]]:
+        return list(read_samples(self.folder / "samples.jsonl"))
+
+
+def read_samples(path: Path) -> Iterator[dict[str, Any]]:
+    """Every complete line; a last line cut off by a kill is no sample."""
+    if not path.exists():
+        return
+    with path.open(encoding="utf-8") as stream:
+        for number, line in enumerate(stream, 1):
+            if not line.endswith("\n"):
+                return
+            try:
+                yield json.loads(line)
+            except ValueError as error:
+                raise UsageError(
+                    f"{path}:{number} is no JSON ({error}); the file was changed after the run, "
+                    "take it again from where it was made"
+                ) from error
+
+
+def open_run(folder: Path) -> Run:
+    """Read a run folder. Raises UsageError for anything that is none."""
+    if not folder.is_dir():
+        raise UsageError(f"{folder} is no folder; give the folder of a run")
+    manifest = read_json(folder / "manifest.json")
+    if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
+        raise UsageError(f"{folder}/manifest.json is no {SCHEMA}; give the folder of a run")
+    return Run(folder, manifest)

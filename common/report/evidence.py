@@ -1,0 +1,185 @@
+"""What can be asked of one run? Its medians, ratios, shares and peaks, read from the folder alone.
+
+This is where the quantities of claims and predictions get their values. Nothing here measures;
+the same folder always gives the same answers, on any machine, without torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
+
+from common.diff.attribution import RangePeak, RangeTime, peak_in_range, time_in_range
+from common.contract.claims import Measured, Quantity
+from common.recording.run_folder import Run, read_json
+from common.timing.statistics import Comparison, Summary, compare, compare_unpaired, summarise
+from common.traces.model import Trace
+from common.traces.torch_trace import read_torch_trace
+
+NEEDS_PROFILE = "needs profile"
+NEEDS_BENCH = "needs bench"
+
+
+class Evidence:
+    """The figures of one run folder, computed when asked for and kept."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.manifest = run.manifest
+        self._traces: dict[str, Trace | None] = {}
+        self._ratios: dict[tuple[str, str, str], Comparison | None] = {}
+
+    @cached_property
+    def checks(self) -> dict[str, Any]:
+        path = self.run.folder / "checks.json"
+        return dict(read_json(path)) if path.exists() else {}
+
+    @cached_property
+    def durations_ns(self) -> Mapping[tuple[str, str], dict[int, int]]:
+        """(variant, phase) -> {round: duration} in measured order."""
+        table: dict[tuple[str, str], dict[int, int]] = {}
+        for sample in self.run.samples():
+            key = (str(sample["variant"]), str(sample["phase"]))
+            table.setdefault(key, {})[int(sample["round"])] = int(sample["duration_ns"])
+        return table
+
+    def state(self, variant: str) -> tuple[str, str | None]:
+        """(measured | rejected | failed | not applicable | not run, why)."""
+        not_applicable = self.manifest.get("not_applicable", {})
+        if variant in not_applicable:
+            return "not applicable", str(not_applicable[variant])
+        failures = self.manifest.get("failures", {})
+        if variant in failures:
+            return "failed", str(failures[variant])
+        check = self.checks.get(variant)
+        if check is not None and not check["passed"]:
+            return "rejected", str(check["reason"])
+        if variant in self.manifest.get("variants", {}):
+            return "measured", None
+        return "not run", "this run did not include it"
+
+    def units(self, phase: str) -> int:
+        """How many units (tokens) one sample of the phase holds."""
+        key = self.manifest["phases"].get(phase) or ""
+        return int(self.manifest["preset"]["settings"][key]) if key else 1
+
+    def usable(self, variant: str, phase: str) -> dict[int, int] | None:
+        """The samples of a variant that was checked and passed; None where there are none."""
+        if self.state(variant)[0] != "measured":
+            return None
+        return self.durations_ns.get((variant, phase))
+
+    def summary_ns(self, variant: str, phase: str) -> Summary | None:
+        """Statistics of the time of one unit (a token, a prefill) in ns."""
+        samples = self.usable(variant, phase)
+        if not samples:
+            return None
+        units = self.units(phase)
+        return summarise([duration / units for duration in samples.values()])
+
+    def comparison(self, variant: str, baseline: str, phase: str) -> Comparison | None:
+        """How `variant` compares with `baseline`: its ratio is above 1 when it is slower."""
+        key = (variant, baseline, phase)
+        if key not in self._ratios:
+            ours, theirs = self.usable(variant, phase), self.usable(baseline, phase)
+            if not ours or not theirs:
+                self._ratios[key] = None
+            elif self.manifest.get("sampling", {}).get("interleaved", True):
+                # A run that was cut short may lack one side of its last round.
+                shared = sorted(ours.keys() & theirs.keys())
+                pairs = [theirs[r] for r in shared], [ours[r] for r in shared]
+                self._ratios[key] = compare(*pairs) if shared else None
+            else:
+                self._ratios[key] = compare_unpaired(
+                    list(theirs.values()),
+                    list(ours.values()),
+                    reason="measured one after the other",
+                )
+        return self._ratios[key]
+
+    def trace(self, variant: str) -> Trace | None:
+        if variant not in self._traces:
+            path = self.run.folder / "traces" / variant / "trace.json.gz"
+            self._traces[variant] = read_torch_trace(path) if path.exists() else None
+        return self._traces[variant]
+
+    def range_time(self, variant: str, phase: str) -> RangeTime | None:
+        trace = self.trace(variant)
+        return None if trace is None else time_in_range(trace, phase)
+
+    def range_peak(self, variant: str, phase: str) -> RangePeak | None:
+        trace = self.trace(variant)
+        if trace is None:
+            return None
+        return peak_in_range(trace, phase, 0 if self.manifest["device"]["kind"] == "cuda" else -1)
+
+    def largest_linear(self, variant: str) -> int | None:
+        for facts in (self.manifest.get("profile_facts", {}), self.manifest.get("facts", {})):
+            if variant in facts:
+                return int(facts[variant]["parameters"]["largest_linear"])
+        return None
+
+    # Quantities of the grammar, by the names that problem.toml and predictions.toml use.
+
+    def _missing(self, variant: str, otherwise: str) -> Measured:
+        state, reason = self.state(variant)
+        return Measured(None, reason=otherwise if state == "measured" else f"{state}: {reason}")
+
+    def ratio(self, variant: str, baseline: str, phase: str) -> Measured:
+        """Time of `variant` over time of `baseline`."""
+        found = self.comparison(variant, baseline, phase)
+        if found is None:
+            absent = variant if not self.usable(variant, phase) else baseline
+            return self._missing(absent, NEEDS_BENCH)
+        interval = found.interval
+        return Measured(found.ratio, (interval.low, interval.high) if interval else None)
+
+    def milliseconds(self, variant: str, phase: str) -> Measured:
+        """Median time of one unit of the phase."""
+        found = self.summary_ns(variant, phase)
+        return self._missing(variant, NEEDS_BENCH) if found is None else _scaled(found, 1e-6)
+
+    def tokens_per_second(self, variant: str, phase: str) -> Measured:
+        found = self.summary_ns(variant, phase)
+        if found is None:
+            return self._missing(variant, NEEDS_BENCH)
+        ends = found.interval
+        return Measured(1e9 / found.median, (1e9 / ends.high, 1e9 / ends.low) if ends else None)
+
+    def operator_share(self, variant: str, phase: str, operator: str) -> Measured:
+        """Part of the phase's time in the trace that is charged to the operator."""
+        found = self.range_time(variant, phase)
+        share = None if found is None else found.share(operator)
+        return self._missing(variant, NEEDS_PROFILE) if share is None else Measured(share)
+
+    def temporary_bytes_per_element(self, variant: str, phase: str) -> Measured:
+        """Peak of the phase's temporaries over the elements of the largest linear."""
+        peak, elements = self.range_peak(variant, phase), self.largest_linear(variant)
+        if peak is None or elements is None:
+            return self._missing(variant, NEEDS_PROFILE)
+        return Measured(peak.peak_bytes / elements)
+
+    def logit_error(self, variant: str, phase: str) -> Measured:
+        """Relative error of the logits against the baseline's, rejected variants included."""
+        errors = self.checks.get(variant, {}).get("relative_error")
+        if errors is None:
+            return self._missing(variant, NEEDS_BENCH)
+        return Measured(float(errors[phase]))
+
+    def quantities(self) -> dict[str, Quantity]:
+        return {
+            "ratio": self.ratio,
+            "milliseconds": self.milliseconds,
+            "tokens_per_second": self.tokens_per_second,
+            "operator_share": self.operator_share,
+            "temporary_bytes_per_element": self.temporary_bytes_per_element,
+            "logit_error": self.logit_error,
+        }
+
+
+def _scaled(found: Summary, factor: float) -> Measured:
+    ends = found.interval
+    return Measured(
+        found.median * factor, (ends.low * factor, ends.high * factor) if ends else None
+    )

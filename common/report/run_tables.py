@@ -1,0 +1,153 @@
+"""What does one run say, as tables? From its summary alone; used by terminal, pages and report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from common.report.tables import Table, interval, mebibytes, milliseconds, percent, significant
+
+Summary = Mapping[str, Any]
+
+
+def footer(summary: Summary, manifest: Mapping[str, Any]) -> str:
+    """The conditions that stand under every table: device, versions, date, run."""
+    machine = manifest["machine"]
+    if summary["device"]["kind"] == "cuda" and machine["gpus"]:
+        device = machine["gpus"][0]["name"]
+    else:
+        device = f"{machine['cpu'] or 'unknown CPU'}, {machine['usable_cpus']} cores"
+        device += ", virtual machine" if machine["virtual"] else ""
+    facts = {**manifest.get("profile_facts", {}), **manifest.get("facts", {})}
+    torch = next((f["torch"] for f in facts.values()), "unknown")
+    return (
+        f"_{summary['origin']}: {device}; torch {torch}; preset {summary['preset']}; "
+        f"{summary['started'][:10]}, revision {summary['revision'][:7]}._"
+    )
+
+
+def ratio_of(summary: Summary, variant: str, phase: str) -> Mapping[str, Any] | None:
+    for row in summary["ratios"]:
+        if row["variant"] == variant and row["phase"] == phase:
+            found: Mapping[str, Any] = row
+            return found
+    return None
+
+
+def verdicts(summary: Summary, phase: str = "decode") -> Table:
+    """Every variant against the baseline in one phase, with intervals and verdicts."""
+    rows = []
+    for name, variant in summary["variants"].items():
+        measured = variant["phases"].get(phase)
+        if measured is None:
+            rows.append((name, variant["state"], "", "", "", variant.get("reason", "")))
+            continue
+        ratio = ratio_of(summary, name, phase)
+        ends = measured["interval_ns"]
+        spread = (
+            f" ({milliseconds(ends[0])} … {milliseconds(ends[1])})" if ends is not None else ""
+        )
+        rows.append(
+            (
+                name,
+                milliseconds(measured["median_ns"]) + spread,
+                significant(1e9 / measured["median_ns"]),
+                "1" if ratio is None else significant(ratio["ratio"]),
+                "" if ratio is None or not ratio["interval"] else interval(*ratio["interval"]),
+                "baseline" if ratio is None else ratio["verdict"],
+            )
+        )
+    return Table(
+        ("variant", f"{phase} ms", "per second", "time ÷ baseline", "interval", "verdict"),
+        tuple(rows),
+        (f"{phase} ms", "per second", "time ÷ baseline", "interval"),
+    )
+
+
+def claims(summary: Summary) -> Table:
+    words = {True: "reproduced", False: "NOT reproduced", None: "not decided"}
+    rows = []
+    for row in summary["claims"]:
+        value = "" if row["value"] is None else significant(row["value"], 4)
+        if row.get("interval"):
+            value += f" ({interval(*row['interval'])})"
+        verdict = words[row["reproduced"]]
+        if row.get("reason"):
+            verdict += f": {row['reason']}"
+        rows.append((row["says"], value, verdict))
+    return Table(("claim", "measured", "result"), tuple(rows), ("measured",))
+
+
+def operators(summary: Summary, variant: str, phase: str, most: int = 6) -> Table:
+    """Time by operator in one phase of one variant; the rows add up to the phase's time."""
+    time = summary["variants"][variant]["profile"][phase]["time"]
+    total, runs = time["total_ns"], time["occurrences"]
+
+    def row(name: str, count: str, time_ns: int) -> tuple[str, ...]:
+        return name, count, milliseconds(time_ns / runs), percent(time_ns / total)
+
+    rows = [
+        row(f"`{r['operator']}`", significant(r["count"] / runs), r["time_ns"])
+        for r in time["rows"][:most]
+    ]
+    rest = sum(r["time_ns"] for r in time["rows"][most:]) + time["other_operators"]["time_ns"]
+    rows.append(row("all other operators", "", rest))
+    rows.append(row("outside any operator (Python, dispatch)", "", time["outside_operators_ns"]))
+    rows.append(row("**sum**", "", total))
+    return Table(
+        ("operator", "calls", "ms", "share"), tuple(rows), ("calls", "ms", "share"),
+        f"_Profiled pass, {time['quantity']}, per occurrence of `{phase}` ({runs} recorded)._",
+    )  # fmt: skip
+
+
+def memory(summary: Summary) -> Table:
+    rows = []
+    for name, variant in summary["variants"].items():
+        for phase, profile in variant.get("profile", {}).items():
+            found = profile.get("memory")
+            if found is None:
+                continue
+            per_element = found["bytes_per_element_of_largest_linear"]
+            rows.append(
+                (
+                    name,
+                    phase,
+                    mebibytes(found["temporary_peak_bytes"]),
+                    "" if per_element is None else f"{per_element:.2f}",
+                    " › ".join(f"`{op}`" for op in found["held_by"][:2]),
+                )
+            )
+    return Table(
+        ("variant", "phase", "peak of temporaries MiB", "bytes per element of the largest linear",
+         "held by"),
+        tuple(rows),
+        ("peak of temporaries MiB", "bytes per element of the largest linear"),
+    )  # fmt: skip
+
+
+def correctness(summary: Summary) -> Table:
+    rows = []
+    for name, variant in summary["variants"].items():
+        check = variant.get("correctness")
+        if check is None:
+            continue
+        if "relative_error" not in check:
+            rows.append((name, "", "", "", "", f"rejected: {check['reason']}"))
+            continue
+        worst = max(check["relative_error"].values())
+        result = "reference" if check.get("reference") else "passed"
+        if not check["passed"]:
+            result = "rejected"
+        rows.append(
+            (
+                name,
+                significant(worst),
+                significant(check["tolerance"]) if "tolerance" in check else "",
+                significant(max(check["divergence_nats"].values())),
+                percent(min(check["top1_agreement"].values())),
+                result,
+            )
+        )
+    columns = ("variant", "relative error of the logits", "tolerance", "KL nats", "same top token",
+               "result")  # fmt: skip
+    return Table(columns, tuple(rows), columns[1:5])

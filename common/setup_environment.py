@@ -1,0 +1,219 @@
+"""How does a fresh machine get everything? Makes `.venv` with pinned packages, once.
+
+Runs before anything is installed: standard library only, any Python ≥ 3.11. Called by run.sh and
+test.sh as `python3 common/setup_environment.py [--dev]`. A stamp in the environment says what was
+installed; while it matches nothing is done. Each variant's library version goes into a folder of
+its own under `.venv/variants`, to be put on the path of that variant's process alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+TORCH = "2.13.0"
+PYTORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
+PLAIN_TORCH_NOTICE = (
+    "PyTorch's CPU build was not found; taking the plain one (on Linux x86-64 it brings CUDA "
+    "libraries: about 3 GB to download, 7 GB on disk)"
+)
+# How pip words that it reached nobody; a proxy's refusal (403) is "ProxyError".
+NO_NETWORK = (
+    "Failed to establish a new connection",
+    "NewConnectionError",
+    "NameResolutionError",
+    "Temporary failure in name resolution",
+    "ConnectTimeoutError",
+    "ConnectionResetError",
+    "ReadTimeoutError",
+    "ProxyError",
+)
+PRECONDITION = 3
+
+
+class SetupFailed(Exception):
+    """One line that ends in the next action."""
+
+
+def has_nvidia_gpu() -> bool:
+    """Is there a GPU that a CUDA build of torch could use? WORKLOG_TORCH=cpu|cuda decides instead."""
+    wish = os.environ.get("WORKLOG_TORCH")
+    if wish:
+        return wish == "cuda"
+    if shutil.which("nvidia-smi") is None:
+        return False
+    done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True)
+    return done.returncode == 0 and "GPU" in done.stdout
+
+
+def variant_packages(root: Path) -> list[str]:
+    """Every pinned package that a problem's variant asks for, each once."""
+    found: set[str] = set()
+    for path in sorted((root / "problems").glob("*/problem.toml")):
+        variants = tomllib.loads(path.read_text(encoding="utf-8")).get("variants", {})
+        for table in variants.values():
+            found.update(table.get("packages", ()))
+    return sorted(found)
+
+
+def fingerprint(root: Path, dev: bool, gpu: bool) -> str:
+    """What the stamp holds: changes whenever another environment would be made."""
+    parts = [platform.python_version(), TORCH, f"gpu={gpu}", *variant_packages(root)]
+    names = ["pyproject.toml", "requirements.txt"] + (["requirements-dev.txt"] if dev else [])
+    parts += [(root / name).read_text(encoding="utf-8") for name in names]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+def is_current(venv: Path, root: Path, dev: bool, gpu: bool) -> bool:
+    """A development environment serves for running too."""
+    stamp = venv / ".worklog-setup"
+    if not stamp.exists():
+        return False
+    accepted = {fingerprint(root, True, gpu)}
+    if not dev:
+        accepted.add(fingerprint(root, False, gpu))
+    return stamp.read_text(encoding="utf-8").strip() in accepted
+
+
+class Pip:
+    """pip of the environment. Its output goes to a log; a failure becomes one line."""
+
+    def __init__(self, venv: Path) -> None:
+        self.python, self.log = venv / "bin" / "python", venv / "setup.log"
+
+    def attempt(self, *arguments: str) -> bool:
+        command = [str(self.python), "-m", "pip", "--disable-pip-version-check", "--no-input"]
+        with self.log.open("a", encoding="utf-8") as log:
+            log.write(f"\n$ pip {' '.join(arguments)}\n")
+            log.flush()
+            done = subprocess.run([*command, *arguments], stdout=log, stderr=subprocess.STDOUT)
+        return done.returncode == 0
+
+    def install(self, what: str, *arguments: str) -> None:
+        print(f"setup: installing {what}", file=sys.stderr, flush=True)
+        if not self.attempt("install", *arguments):
+            raise SetupFailed(self.explanation(what))
+
+    def last_output(self) -> str:
+        text = self.log.read_text(encoding="utf-8", errors="replace")
+        return text[text.rfind("\n$ pip ") :]
+
+    def lacks_network(self) -> bool:
+        return any(sign in self.last_output() for sign in NO_NETWORK)
+
+    def explanation(self, what: str) -> str:
+        tail = self.last_output()
+        where = f"see {self.log.name} in .venv"
+        if "No space left on device" in tail:
+            return f"the disk is full while installing {what}; free some GB and run this again"
+        if self.lacks_network():
+            return f"no network to install {what} from; connect (or configure pip) and run again"
+        if "No matching distribution" in tail:
+            version = platform.python_version()
+            return f"no package source has {what} for Python {version}; {where}, mend and run again"
+        return f"installing {what} failed; {where}, mend and run this again"
+
+
+def make_venv(venv: Path) -> None:
+    if (venv / "bin" / "python").exists():
+        done = subprocess.run(
+            [str(venv / "bin" / "python"), "-m", "pip", "--version"], capture_output=True
+        )
+        if done.returncode == 0:
+            return
+    print("setup: making .venv", file=sys.stderr, flush=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "venv", "--clear", str(venv)], capture_output=True, text=True
+    )
+    if done.returncode != 0:
+        text = done.stdout + done.stderr
+        if "ensurepip" in text:
+            raise SetupFailed(
+                "this Python cannot make virtual environments; install its venv package "
+                "(on Debian or Ubuntu: apt-get install python3-venv) and run this again"
+            )
+        if "No space left" in text:
+            raise SetupFailed("the disk is full; free some GB and run this again")
+        last = text.strip().splitlines()[-1] if text.strip() else "no message"
+        raise SetupFailed(f"making {venv.name} failed ({last}); mend that and run this again")
+
+
+def install_torch(pip: Pip, gpu: bool) -> None:
+    """The pinned torch: CUDA's build for a GPU, else the CPU build from the first source that has it."""
+    if gpu:
+        pip.install(f"torch {TORCH} for CUDA (several GB)", f"torch=={TORCH}")
+        return
+    print(f"setup: installing torch {TORCH}, CPU build", file=sys.stderr, flush=True)
+    if pip.attempt("install", f"torch=={TORCH}+cpu"):
+        return
+    if pip.attempt("install", "--index-url", PYTORCH_CPU_INDEX, f"torch=={TORCH}"):
+        return
+    if pip.lacks_network():
+        raise SetupFailed(pip.explanation(f"torch {TORCH}"))
+    print(f"setup: {PLAIN_TORCH_NOTICE}", file=sys.stderr, flush=True)
+    pip.install(f"torch {TORCH}", f"torch=={TORCH}")
+
+
+def install_variants(pip: Pip, venv: Path, root: Path) -> None:
+    """Each package without its dependencies into `<venv>/variants/<name>-<version>`, whole or not."""
+    folder = venv / "variants"
+    folder.mkdir(exist_ok=True)
+    for package in variant_packages(root):
+        target = folder / package.replace("==", "-")
+        if target.is_dir():
+            continue
+        part = target.with_name(target.name + ".part")
+        shutil.rmtree(part, ignore_errors=True)
+        pip.install(package, "--no-deps", "--target", str(part), package)
+        part.rename(target)
+
+
+def set_up(root: Path, dev: bool) -> bool:
+    """Make the environment; False if it was there already. Raises SetupFailed."""
+    venv = root / ".venv"
+    gpu = has_nvidia_gpu()
+    if is_current(venv, root, dev, gpu):
+        return False
+    make_venv(venv)
+    pip = Pip(venv)
+    install_torch(pip, gpu)
+    requirements = "requirements-dev.txt" if dev else "requirements.txt"
+    pip.install("the pinned packages", "-r", str(root / requirements))
+    pip.install("worklog itself", "--no-deps", "--no-build-isolation", "-e", str(root))
+    install_variants(pip, venv, root)
+    stamp = venv / ".worklog-setup"
+    stamp.write_text(fingerprint(root, dev, gpu) + "\n", encoding="utf-8")
+    return True
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Make .venv with everything pinned, once.")
+    parser.add_argument("--dev", action="store_true", help="also what test.sh needs")
+    arguments = parser.parse_args()
+    if sys.version_info < (3, 11):
+        found = platform.python_version()
+        print(f"error: Python {found} is too old; install Python 3.11 or newer", file=sys.stderr)
+        return PRECONDITION
+    try:
+        if set_up(ROOT, arguments.dev):
+            print("setup: done", file=sys.stderr)
+        return 0
+    except SetupFailed as error:
+        print(f"error: {error}", file=sys.stderr)
+    except OSError as error:
+        print(f"error: set-up cannot write here ({error}); mend that and run again", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("error: set-up was stopped; run it again to go on", file=sys.stderr)
+    return PRECONDITION
+
+
+if __name__ == "__main__":
+    sys.exit(main())

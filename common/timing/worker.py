@@ -1,0 +1,130 @@
+"""How is a variant kept apart and alive? One process per variant, answering one line per request.
+
+    python -m common.timing.worker REPRO.py --packages DIR --reply-fd N
+
+The process puts DIR (the variant's own library versions) first on its path, imports the problem's
+`repro.py` and serves a `Session` from it: requests are JSON lines on stdin, answers JSON lines on
+a descriptor of their own, so that whatever a library prints can never be taken for an answer.
+It ends when stdin does, and the kernel kills it when its parent dies.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import importlib.util
+import json
+import os
+import resource
+import signal
+import sys
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol, TextIO
+
+PR_SET_PDEATHSIG = 1
+
+
+class Session(Protocol):
+    """What a problem's `repro.py` returns from `open_session(variant, preset, device, options)`.
+
+    `facts` and `needs_bytes` must work before `prepare`; the others come after it.
+    """
+
+    def needs_bytes(self) -> int:
+        """Memory of the device that this session will hold at its peak, estimated."""
+
+    def prepare(self) -> Mapping[str, Any]:
+        """Build, compile, warm up. Returns facts for the manifest (versions, sizes, seconds).
+
+        `tolerance_scale`, if given, multiplies the variants' tolerances (errors grow with depth).
+        """
+
+    def sample(self) -> Mapping[str, int]:
+        """One repetition: the duration of every phase in ns."""
+
+    def renew(self) -> None:
+        """Move what is read again and again to fresh memory (see `common.timing.sampling`)."""
+
+    def outputs(self, path: Path) -> None:
+        """Write the outputs that the correctness check compares to `path` (.npz)."""
+
+    def profile(self, folder: Path) -> Mapping[str, Any]:
+        """Record traces into `folder`; returns facts. Never called in a process that is timed."""
+
+
+def load_repro(path: Path) -> Any:
+    """Import a problem's `repro.py` under its own name, with its folder importable."""
+    sys.path.insert(0, str(path.parent))
+    spec = importlib.util.spec_from_file_location(f"{path.parent.name}_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{path} cannot be imported")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def die_with_parent() -> None:
+    """Ask the kernel to kill this process when its parent dies (Linux; elsewhere stdin ends)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def peak_resident_bytes() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def serve(repro: Path, requests: TextIO, replies: TextIO) -> None:
+    session: Any = None
+
+    def answer(document: Mapping[str, Any]) -> None:
+        replies.write(json.dumps(document) + "\n")
+        replies.flush()
+
+    for line in requests:
+        request = json.loads(line)
+        command = request.pop("command")
+        try:
+            if command == "open":
+                session = load_repro(repro).open_session(**request)
+                answer({"needs_bytes": session.needs_bytes()})
+            elif command == "prepare":
+                answer({"facts": session.prepare()})
+            elif command == "sample":
+                answer({"phases": session.sample()})
+            elif command == "renew":
+                session.renew()
+                answer({})
+            elif command == "outputs":
+                session.outputs(Path(request["path"]))
+                answer({})
+            elif command == "profile":
+                answer({"facts": session.profile(Path(request["folder"]))})
+            elif command == "close":
+                answer({"peak_resident_bytes": peak_resident_bytes()})
+                return
+            else:
+                answer({"error": f"unknown command {command}"})
+        except Exception as error:  # the parent must learn of anything that goes wrong here
+            traceback.print_exc()
+            sys.stderr.flush()
+            answer({"error": f"{type(error).__name__}: {error}".splitlines()[0][:500]})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Serve one variant of a problem (internal).")
+    parser.add_argument("repro", type=Path)
+    parser.add_argument("--packages", action="append", default=[], help="folder put on the path")
+    parser.add_argument("--reply-fd", type=int, required=True)
+    arguments = parser.parse_args()
+    die_with_parent()
+    for folder in reversed(arguments.packages):
+        sys.path.insert(0, folder)
+    with os.fdopen(arguments.reply_fd, "w", encoding="utf-8") as replies:
+        serve(arguments.repro, sys.stdin, replies)
+
+
+if __name__ == "__main__":
+    main()
