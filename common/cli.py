@@ -21,7 +21,7 @@ INTERRUPTED = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns its exit code. No traceback ever reaches the user from a WorklogError."""
+    """Run one command; returns its exit code. What a user can mend never shows a traceback."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     parsed = build_parser().parse_args(given)
     parsed.given = given
@@ -32,7 +32,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except WorklogError as error:
         return _say(str(error), error.exit_code)
     except KeyboardInterrupt:
-        return _say("stopped; what was measured so far is kept in the .unfinished folder", INTERRUPTED)
+        return _say(
+            "stopped; what was measured is kept in the .unfinished folder, start anew", INTERRUPTED
+        )
     except BrokenPipeError:
         # The reader (head, less) has had enough; Python must not complain about it at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -148,10 +150,9 @@ def _experiment(arguments: argparse.Namespace) -> int:
     return 1 if refuted or broken else 0
 
 
-def _one_experiment(
-    request: Request, arguments: argparse.Namespace
-) -> tuple[dict[str, Any], Path]:
+def _one_experiment(request: Request, arguments: argparse.Namespace) -> tuple[dict[str, Any], Path]:
     from common.experiments.run import execute
+    from common.report.floor_tables import run_floor_table
     from common.report.run_tables import claims, correctness, memory, verdicts
 
     kept = _public_arguments(arguments)
@@ -166,6 +167,7 @@ def _one_experiment(
         if arguments.name != "profile":
             for phase in request.problem.phases:
                 print(verdicts(summary, phase).text() + "\n")
+            print(run_floor_table(summary).text() + "\n")
             print(correctness(summary).text() + "\n")
         if arguments.name != "bench":
             print(memory(summary).text() + "\n")
@@ -235,27 +237,29 @@ def _render(arguments: argparse.Namespace) -> int:
 def _floors_measure(arguments: argparse.Namespace) -> int:
     from common.experiments.request import choose_device
     from common.floors.measure import measure_floors
+    from common.floors.measured import to_json
     from common.recording.environment import read_machine
     from common.report.floor_tables import measured_table
 
     device = choose_device(arguments.device, read_machine())
-    measured = measure_floors(device, budget_s=arguments.budget)
-    print(json.dumps(measured.to_json(), indent=1) if arguments.json else measured_table(measured))
+    measured = measure_floors("cuda" if device == "cuda" else "cpu", budget_s=arguments.budget)
+    print(to_json(measured) if arguments.json else measured_table(measured).text())
     return 0
 
 
 def _floors_show(arguments: argparse.Namespace) -> int:
-    from common.floors.devices import find_device, load_devices
+    from common.floors.devices import all_devices, find_device
     from common.report.floor_tables import devices_json, devices_table
 
-    devices = load_devices()
+    devices = all_devices()
     if arguments.device:
         found = find_device(arguments.device)
         if found is None:
-            names = ", ".join(device.name for device in devices)
+            names = ", ".join(name for device in devices for name in device.driver_names)
             raise UsageError(f"no figures for {arguments.device!r}; there are: {names}")
         devices = (found,)
-    print(json.dumps(devices_json(devices), indent=1) if arguments.json else devices_table(devices))
+    table = devices_table(devices).text()
+    print(json.dumps(devices_json(devices), indent=1) if arguments.json else table)
     return 0
 
 

@@ -44,13 +44,13 @@ class SetupFailed(Exception):
 
 
 def has_nvidia_gpu() -> bool:
-    """Is there a GPU that a CUDA build of torch could use? WORKLOG_TORCH=cpu|cuda decides instead."""
+    """Is there a GPU for a CUDA build of torch? WORKLOG_TORCH=cpu or cuda decides instead."""
     wish = os.environ.get("WORKLOG_TORCH")
     if wish:
         return wish == "cuda"
     if shutil.which("nvidia-smi") is None:
         return False
-    done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True)
+    done = subprocess.run(["nvidia-smi", "-L"], check=False, capture_output=True, text=True)
     return done.returncode == 0 and "GPU" in done.stdout
 
 
@@ -94,7 +94,9 @@ class Pip:
         with self.log.open("a", encoding="utf-8") as log:
             log.write(f"\n$ pip {' '.join(arguments)}\n")
             log.flush()
-            done = subprocess.run([*command, *arguments], stdout=log, stderr=subprocess.STDOUT)
+            done = subprocess.run(
+                [*command, *arguments], check=False, stdout=log, stderr=subprocess.STDOUT
+            )
         return done.returncode == 0
 
     def install(self, what: str, *arguments: str) -> None:
@@ -124,15 +126,12 @@ class Pip:
 
 def make_venv(venv: Path) -> None:
     if (venv / "bin" / "python").exists():
-        done = subprocess.run(
-            [str(venv / "bin" / "python"), "-m", "pip", "--version"], capture_output=True
-        )
-        if done.returncode == 0:
+        command = [str(venv / "bin" / "python"), "-m", "pip", "--version"]
+        if subprocess.run(command, check=False, capture_output=True).returncode == 0:
             return
     print("setup: making .venv", file=sys.stderr, flush=True)
-    done = subprocess.run(
-        [sys.executable, "-m", "venv", "--clear", str(venv)], capture_output=True, text=True
-    )
+    command = [sys.executable, "-m", "venv", "--clear", str(venv)]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
     if done.returncode != 0:
         text = done.stdout + done.stderr
         if "ensurepip" in text:
@@ -147,7 +146,7 @@ def make_venv(venv: Path) -> None:
 
 
 def install_torch(pip: Pip, gpu: bool) -> None:
-    """The pinned torch: CUDA's build for a GPU, else the CPU build from the first source that has it."""
+    """The pinned torch: CUDA's build for a GPU, else the CPU build from whoever has it first."""
     if gpu:
         pip.install(f"torch {TORCH} for CUDA (several GB)", f"torch=={TORCH}")
         return
@@ -163,7 +162,7 @@ def install_torch(pip: Pip, gpu: bool) -> None:
 
 
 def install_variants(pip: Pip, venv: Path, root: Path) -> None:
-    """Each package without its dependencies into `<venv>/variants/<name>-<version>`, whole or not."""
+    """Each package, without its dependencies, whole into `<venv>/variants/<name>-<version>`."""
     folder = venv / "variants"
     folder.mkdir(exist_ok=True)
     for package in variant_packages(root):
@@ -198,10 +197,6 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Make .venv with everything pinned, once.")
     parser.add_argument("--dev", action="store_true", help="also what test.sh needs")
     arguments = parser.parse_args()
-    if sys.version_info < (3, 11):
-        found = platform.python_version()
-        print(f"error: Python {found} is too old; install Python 3.11 or newer", file=sys.stderr)
-        return PRECONDITION
     try:
         if set_up(ROOT, arguments.dev):
             print("setup: done", file=sys.stderr)
@@ -209,7 +204,9 @@ def main() -> int:
     except SetupFailed as error:
         print(f"error: {error}", file=sys.stderr)
     except OSError as error:
-        print(f"error: set-up cannot write here ({error}); mend that and run again", file=sys.stderr)
+        print(
+            f"error: set-up cannot write here ({error}); mend that and run again", file=sys.stderr
+        )
     except KeyboardInterrupt:
         print("error: set-up was stopped; run it again to go on", file=sys.stderr)
     return PRECONDITION

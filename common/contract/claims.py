@@ -79,7 +79,7 @@ class _Reader:
 
     def error(self, what: str) -> UsageError:
         return UsageError(
-            f"claim {self.text!r}: {what}; write it as quantity(\"a\", …) >= NUMBER "
+            f'claim {self.text!r}: {what}; write it as quantity("a", …) >= NUMBER '
             "or quantity(…) within P% of NUMBER"
         )
 
@@ -149,7 +149,9 @@ def measure(call: Call, quantities: Mapping[str, Quantity]) -> Measured:
     try:
         return quantity(*call.arguments)
     except TypeError as error:
-        raise UsageError(f"{call}: wrong number of arguments ({error}); see problem.toml") from error
+        raise UsageError(
+            f"{call}: wrong number of arguments ({error}); see problem.toml"
+        ) from error
 
 
 def judge(claim: Claim, quantities: Mapping[str, Quantity]) -> dict[str, Any]:

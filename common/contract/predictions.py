@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common.errors import UsageError
 from common.contract.claims import Call, Quantity, measure, parse_quantity
+from common.errors import UsageError
 
 SCHEMA = "worklog.predictions/1"
 

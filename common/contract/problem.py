@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from common.errors import UsageError
 from common.contract.claims import Claim, parse_claim
 from common.contract.predictions import PredictionSet, read_predictions
+from common.errors import UsageError
 
 SCHEMA = "worklog.problem/1"
 ROLES = ("compared", "must-be-rejected")
@@ -33,6 +33,8 @@ class Variant:
     # Largest accepted relative error against the baseline, before the session's `tolerance_scale`.
     tolerance: float | None = None
     tolerance_because: str = ""
+    # Device kind -> the path of `common.floors.traffic` that counts its bytes per weight.
+    traffic: Mapping[str, str] = field(default_factory=dict)
     role: str = "compared"
     needs_cuda_capability: float | None = None
 

@@ -9,7 +9,6 @@ operator keeps the rows disjoint, so that they add up; what it calls is drill-do
 
 from __future__ import annotations
 
-from collections import defaultdict
 from dataclasses import dataclass, field
 
 import numpy as np

@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from common.contract.problem import Variant
 from common.errors import WorklogError
 from common.experiments.correctness import Outputs, check_outputs, load_outputs
 from common.experiments.progress import Reporter
@@ -24,7 +25,6 @@ from common.experiments.request import (
     device_bytes,
     package_folders,
 )
-from common.contract.problem import Variant
 from common.recording.run_folder import RunWriter, write_json
 from common.timing.sampling import Sample, Side, StopDecision, StopRule, interleave, sequential
 from common.timing.worker_client import Worker, WorkerFailed
@@ -120,7 +120,7 @@ class Bench:
                 self.resident_bytes[name] = peak
 
     def guarded(self, variant: Variant, step: Callable[[Variant], object]) -> bool:
-        """Run one step of a variant. The baseline's failure ends the run, another's only its own."""
+        """One step of a variant. The baseline's failure ends the run, another's only its own."""
         try:
             step(variant)
         except Rejected as error:

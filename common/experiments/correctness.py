@@ -35,18 +35,14 @@ def divergence_nats(values: NDArray[np.float32], reference: NDArray[np.float32])
 
     def log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
         shifted = logits.astype(np.float64) - logits.max(-1, keepdims=True)
-        normalised: NDArray[np.float64] = shifted - np.log(
-            np.exp(shifted).sum(-1, keepdims=True)
-        )
+        normalised: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
         return normalised
 
     left, right = log_softmax(reference), log_softmax(values)
     return float((np.exp(left) * (left - right)).sum(-1).mean())
 
 
-def check_outputs(
-    outputs: Outputs, reference: Outputs, tolerance: float | None
-) -> dict[str, Any]:
+def check_outputs(outputs: Outputs, reference: Outputs, tolerance: float | None) -> dict[str, Any]:
     """The correctness record of one variant. `tolerance` None: it is the reference itself."""
     for name, wanted in reference.items():
         found = outputs.get(name)

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from common import __version__
-from common.experiments.request import Request
 from common.contract.problem import Problem, Variant, root
+from common.experiments.request import Request
 from common.recording.environment import machine_facts, revision
 
 
@@ -19,6 +19,7 @@ def variant_record(variant: Variant) -> dict[str, Any]:
         "environment": dict(variant.environment),
         "settings": dict(variant.settings),
         "tolerance": variant.tolerance,
+        "traffic": dict(variant.traffic),
         "role": variant.role,
     }
 

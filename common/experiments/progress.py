@@ -1,4 +1,4 @@
-"""Where is it now? A progress bar on a terminal, plain lines elsewhere; on stderr in either case."""
+"""Where is it now? A progress bar on a terminal, plain lines elsewhere; always on stderr."""
 
 from __future__ import annotations
 
@@ -22,8 +22,13 @@ class Reporter:
     def __enter__(self) -> Reporter:
         if sys.stderr.isatty():
             from rich.console import Console
-            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-            from rich.progress import TimeElapsedColumn
+            from rich.progress import (
+                BarColumn,
+                MofNCompleteColumn,
+                Progress,
+                TextColumn,
+                TimeElapsedColumn,
+            )
 
             self._progress = Progress(
                 TextColumn("{task.fields[title]}", markup=False),

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from common.errors import PreconditionError, UsageError
 from common.contract.problem import (
     Preset,
     Problem,
@@ -19,6 +19,7 @@ from common.contract.problem import (
     load_problem,
     root,
 )
+from common.errors import PreconditionError, UsageError
 from common.recording.environment import (
     Machine,
     compiler_version,
@@ -103,7 +104,7 @@ def choose_device(wanted: str, machine: Machine) -> str:
         raise PreconditionError("nvidia-smi lists no GPU here; use --device cpu")
     if wanted == "cuda" and not usable:
         raise PreconditionError(
-            f"torch {version} is a CPU build; remove .venv and run ./run.sh setup on the GPU machine"
+            f"torch {version} is a CPU build; remove .venv and run ./run.sh setup on this machine"
         )
     if wanted not in ("cpu", "cuda"):
         raise UsageError(f"no device {wanted!r}; use auto, cpu or cuda")
@@ -114,14 +115,13 @@ def device_bytes(machine: Machine, device: str) -> int:
     """Memory that a run may count on: the GPU's own, or what the host has available now."""
     if device == "cpu":
         return memory_bytes("MemAvailable") or 0
-    match = re.match(r"(\d+) MiB", machine.gpus[0].get("memory.total", "")) if machine.gpus else None
+    stated = machine.gpus[0].get("memory.total", "") if machine.gpus else ""
+    match = re.match(r"(\d+) MiB", stated)
     return int(match.group(1)) << 20 if match else 0
 
 
 def packages_root() -> Path:
     """Where set-up puts the library versions of the variants: beside the environment's own."""
-    import sys
-
     return Path(os.environ.get("WORKLOG_VARIANTS") or Path(sys.prefix) / "variants")
 
 

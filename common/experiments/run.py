@@ -7,17 +7,18 @@ from pathlib import Path
 from typing import Any
 
 from common.experiments.bench import run_bench
+from common.experiments.floors_pass import run_floors
 from common.experiments.manifest import first_manifest
 from common.experiments.profiling import run_profile
 from common.experiments.request import Request
-from common.report.summary import build_summary
 from common.recording.environment import gpu_facts
 from common.recording.run_folder import RunWriter, open_run, write_json
+from common.report.summary import build_summary
 
 PASSES: dict[str, tuple[Callable[[Request, RunWriter], None], ...]] = {
-    "bench": (run_bench,),
+    "bench": (run_floors, run_bench),
     "profile": (run_profile,),
-    "run": (run_bench, run_profile),
+    "run": (run_floors, run_bench, run_profile),
 }
 
 

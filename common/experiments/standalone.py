@@ -36,9 +36,7 @@ def run_standalone(repro: Path, description: str | None) -> None:
 def _measure(repro: Path, arguments: argparse.Namespace) -> dict[str, object]:
     options = {"compile_prefill": arguments.compile_prefill, "checkpoint": arguments.checkpoint}
     wanted = [arguments.variant] if arguments.variant else []
-    request = settle(
-        repro.parent.name, arguments.preset, wanted, arguments.device, None, options
-    )
+    request = settle(repro.parent.name, arguments.preset, wanted, arguments.device, None, options)
     name = arguments.variant or request.problem.baseline
     if name in request.not_applicable:
         raise WorklogError(f"{name} {request.not_applicable[name]}; choose another variant")

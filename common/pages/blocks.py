@@ -23,6 +23,7 @@ from common.errors import UsageError
 from common.recording.run_folder import Run, open_run, read_json
 from common.report import run_tables
 from common.report.evidence import Evidence
+from common.report.floor_tables import measured_table, run_floor_table
 from common.report.tables import Table, significant
 
 BLOCK = re.compile(
@@ -81,6 +82,16 @@ def _memory(problem: Problem, options: Mapping[str, str]) -> str:
 def _correctness(problem: Problem, options: Mapping[str, str]) -> str:
     found = recorded(problem, options["run"])
     return _with_footer(found, run_tables.correctness(found.summary))
+
+
+def _floors(problem: Problem, options: Mapping[str, str]) -> str:
+    """The machine's rates, and every variant's decode against its floor."""
+    found = recorded(problem, options["run"])
+    floors = Evidence(found.run).floors
+    if floors is None:
+        raise UsageError(f"evidence {options['run']} has no floors.json; record it anew")
+    table = run_floor_table(found.summary)
+    return measured_table(floors).markdown() + "\n\n" + _with_footer(found, table)
 
 
 def _setup(problem: Problem, options: Mapping[str, str]) -> str:
@@ -143,6 +154,7 @@ RENDERERS: dict[str, Renderer] = {
     "operators": _operators,
     "memory": _memory,
     "correctness": _correctness,
+    "floors": _floors,
     "setup": _setup,
     "predictions": _predictions,
 }

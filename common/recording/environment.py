@@ -79,9 +79,7 @@ def gpu_facts() -> tuple[dict[str, str], ...]:
 
 
 def read_machine() -> Machine:
-    huge_pages = re.search(
-        r"\[(\w+)\]", _read("/sys/kernel/mm/transparent_hugepage/enabled") or ""
-    )
+    huge_pages = re.search(r"\[(\w+)\]", _read("/sys/kernel/mm/transparent_hugepage/enabled") or "")
     flags = _cpuinfo("flags")
     return Machine(
         cpu=_cpuinfo("model name"),
@@ -123,7 +121,9 @@ def compiler_version() -> str | None:
     for name in (os.environ.get("CXX"), "g++", "clang++", "c++"):
         path = shutil.which(name) if name else None
         if path:
-            done = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=20)
+            done = subprocess.run(
+                [path, "--version"], check=False, capture_output=True, text=True, timeout=20
+            )
             return done.stdout.splitlines()[0] if done.returncode == 0 and done.stdout else None
     return None
 

@@ -7,11 +7,15 @@ the same folder always gives the same answers, on any machine, without torch.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from common.diff.attribution import RangePeak, RangeTime, peak_in_range, time_in_range
 from common.contract.claims import Measured, Quantity
+from common.diff.attribution import RangePeak, RangeTime, peak_in_range, time_in_range
+from common.floors.measured import MeasuredFloors, from_json
+from common.floors.roofline import share_of_floor, time_floor_ns
+from common.floors.traffic import bytes_per_weight, decode_floor_ns
 from common.recording.run_folder import Run, read_json
 from common.timing.statistics import Comparison, Summary, compare, compare_unpaired, summarise
 from common.traces.model import Trace
@@ -19,6 +23,18 @@ from common.traces.torch_trace import read_torch_trace
 
 NEEDS_PROFILE = "needs profile"
 NEEDS_BENCH = "needs bench"
+
+
+@dataclass(frozen=True)
+class DecodeFloor:
+    """One variant's decode beside the least time the machine needs for the bytes it stores."""
+
+    stored_bytes_per_weight: float
+    floor_ns: float
+    measured_ns: float
+    share_of_floor: float
+    logical_bytes_per_weight: int | None  # counted from what the implementation does
+    modelled_ns: float | None  # the same at the copy bandwidth
 
 
 class Evidence:
@@ -112,13 +128,46 @@ class Evidence:
         trace = self.trace(variant)
         if trace is None:
             return None
-        return peak_in_range(trace, phase, 0 if self.manifest["device"]["kind"] == "cuda" else -1)
+        return peak_in_range(trace, phase, 0 if self._device_kind == "cuda" else -1)
 
     def largest_linear(self, variant: str) -> int | None:
         for facts in (self.manifest.get("profile_facts", {}), self.manifest.get("facts", {})):
             if variant in facts:
                 return int(facts[variant]["parameters"]["largest_linear"])
         return None
+
+    @cached_property
+    def floors(self) -> MeasuredFloors | None:
+        """The machine's rates measured in the same run."""
+        path = self.run.folder / "floors.json"
+        return from_json(path.read_text(encoding="utf-8")) if path.exists() else None
+
+    def decode_floor(self, variant: str) -> DecodeFloor | None:
+        """Decode against the least time in which the stored weights can be read once."""
+        facts = self.manifest.get("facts", {}).get(variant)
+        measured = (
+            self.summary_ns(variant, "decode") if "decode" in self.manifest["phases"] else None
+        )
+        if self.floors is None or facts is None or measured is None:
+            return None
+        stored, weights = int(facts["linear_weight_bytes"]), int(facts["parameters"]["linear"])
+        floor = time_floor_ns(stored, 2 * weights, self.floors.read.best, None)
+        path = self.manifest["variants"][variant].get("traffic", {}).get(self._device_kind)
+        modelled = None
+        if path is not None:
+            modelled = decode_floor_ns(weights, path, self.floors.copy.median)
+        return DecodeFloor(
+            stored_bytes_per_weight=stored / weights,
+            floor_ns=floor.time_ns,
+            measured_ns=measured.median,
+            share_of_floor=share_of_floor(measured.median, floor),
+            logical_bytes_per_weight=None if path is None else bytes_per_weight(path),
+            modelled_ns=modelled,
+        )
+
+    @property
+    def _device_kind(self) -> str:
+        return str(self.manifest["device"]["kind"])
 
     # Quantities of the grammar, by the names that problem.toml and predictions.toml use.
 
@@ -167,6 +216,13 @@ class Evidence:
             return self._missing(variant, NEEDS_BENCH)
         return Measured(float(errors[phase]))
 
+    def floor_share(self, variant: str, phase: str) -> Measured:
+        """Floor over measured time of decode: 1 is the limit of the machine."""
+        found = self.decode_floor(variant) if phase == "decode" else None
+        if found is None:
+            return self._missing(variant, NEEDS_BENCH)
+        return Measured(found.share_of_floor)
+
     def quantities(self) -> dict[str, Quantity]:
         return {
             "ratio": self.ratio,
@@ -175,6 +231,7 @@ class Evidence:
             "operator_share": self.operator_share,
             "temporary_bytes_per_element": self.temporary_bytes_per_element,
             "logit_error": self.logit_error,
+            "floor_share": self.floor_share,
         }
 
 

@@ -44,9 +44,7 @@ def verdicts(summary: Summary, phase: str = "decode") -> Table:
             continue
         ratio = ratio_of(summary, name, phase)
         ends = measured["interval_ns"]
-        spread = (
-            f" ({milliseconds(ends[0])} … {milliseconds(ends[1])})" if ends is not None else ""
-        )
+        spread = f" ({milliseconds(ends[0])} … {milliseconds(ends[1])})" if ends is not None else ""
         rows.append(
             (
                 name,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
-from common.diff.attribution import memory_timeline
-from common.report.evidence import Evidence
 from common.contract.claims import judge, parse_claim
+from common.diff.attribution import memory_timeline
 from common.recording.run_folder import Run
+from common.report.evidence import Evidence
 from common.timing.statistics import Comparison, Summary
 
 SCHEMA = "worklog.summary/1"
@@ -65,6 +66,11 @@ def _variant(evidence: Evidence, name: str) -> dict[str, Any]:
         for phase in phases
         if (found := evidence.summary_ns(name, phase)) is not None
     }
+    floor = evidence.decode_floor(name)
+    if floor is not None:
+        record["floor"] = {
+            key: value if value is None else rounded(value) for key, value in asdict(floor).items()
+        }
     if evidence.trace(name) is not None:
         record["profile"] = {phase: _profile(evidence, name, phase) for phase in phases}
         record["memory_timeline"] = _timeline(evidence, name)

@@ -71,8 +71,8 @@ class CudaClock:
         """Duration of one call in ns (events resolve about 0.5 us; `cudaEventElapsedTime`)."""
         import torch
 
-        start = torch.cuda.Event(enable_timing=True)
-        end = torch.cuda.Event(enable_timing=True)
+        start = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        end = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
         with garbage_collection_off():
             torch.cuda.synchronize()
             start.record()

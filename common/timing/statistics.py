@@ -145,7 +145,7 @@ def compare_unpaired(
     Conservative twice over: the half widths of the two medians' intervals are added (not their
     squares), and the resolution is wider, since drift between the runs is in neither sample.
     `n` is the smaller of the two numbers of samples; `reason` says why they are not paired and
-    becomes the first of the reasons, before what follows from it. Raises UsageError as `compare` does.
+    becomes the first of the reasons. Raises UsageError as `compare` does.
     """
     a = np.log(_checked(baseline, "baseline", positive=True))
     b = np.log(_checked(candidate, "candidate", positive=True))

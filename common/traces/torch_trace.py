@@ -126,9 +126,7 @@ def _columns(file: _File) -> Trace:
             device = (detail_.device if detail_.device is not None else 0) if on_gpu else -1
             correlation = -1 if detail_.correlation is None else detail_.correlation
             thread = f"{event.pid}/{event.tid}"
-            spans.append(
-                (thread, start, -length, str(event.name), category, correlation, device)
-            )
+            spans.append((thread, start, -length, str(event.name), category, correlation, device))
     spans.sort(key=lambda span: span[:3])
     allocations.sort(key=lambda allocation: allocation[0])
     warnings = (f"{unreadable} events with unreadable times or sizes",) if unreadable else ()

@@ -1,7 +1,7 @@
 """Can this folder be run? Fills the Llama from a local checkpoint in the Hugging Face layout.
 
 Reads `config.json` and `model.safetensors`, or `model.safetensors.index.json` with its shards, and
-nothing else: no pickles, no downloads, no links, no file outside the folder. Names and shapes of
+nothing else: no pickles, no downloads, no file that the index places elsewhere. Names and shapes of
 all tensors are compared before anything is allocated.
 """
 
@@ -84,7 +84,7 @@ def _compare(config: LlamaConfig, stored: dict[str, StoredTensor]) -> None:
 
 def _stored_tensors(folder: Path) -> dict[str, StoredTensor]:
     single, index = folder / SINGLE, folder / INDEX
-    found = [path for path in (single, index) if path.is_symlink() or path.exists()]
+    found = [path for path in (single, index) if path.exists()]
     if len(found) == 2:
         raise UsageError(f"both {SINGLE} and {INDEX} are in {folder}: remove the one not meant")
     if not found:

@@ -132,7 +132,7 @@ def renew_memory(model: nn.Module) -> None:
 
 
 def stored_parts(tensor: torch.Tensor) -> list[torch.Tensor]:
-    """The plain tensors that hold a parameter's bytes: itself, or the parts of a tensor subclass."""
+    """The plain tensors that hold a parameter's bytes: itself, or a subclass's parts."""
     flatten = getattr(tensor, "__tensor_flatten__", None)
     if flatten is None:
         return [tensor]

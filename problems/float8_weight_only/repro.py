@@ -83,21 +83,20 @@ def configure_inductor() -> None:
 
 def permute_scales(model: Llama) -> None:
     """Wrong on purpose: give every row of each quantised weight the scale of the row before it."""
-    for module in model.modules():
-        scale = getattr(getattr(module, "weight", None), "scale", None)
-        if isinstance(module, nn.Linear) and isinstance(scale, Tensor):
-            scale.copy_(scale.roll(1, dims=0))
+    for linear in linears(model):
+        scale: Tensor = getattr(linear.weight, "scale")  # noqa: B009 (torchao's own attribute)
+        scale.copy_(scale.roll(1, dims=0))
+
+
+def linears(model: Llama) -> list[nn.Linear]:
+    return [module for module in model.modules() if isinstance(module, nn.Linear)]
 
 
 def weight_bytes(model: Llama) -> tuple[int, int]:
     """(bytes of all linear weights as stored, how many of the linears are quantised)."""
-    stored, quantised = 0, 0
-    for module in model.modules():
-        if isinstance(module, nn.Linear):
-            parts = stored_parts(module.weight)
-            quantised += parts[0] is not module.weight
-            stored += sum(part.nbytes for part in parts)
-    return stored, quantised
+    parts = [stored_parts(linear.weight) for linear in linears(model)]
+    stored = sum(part.nbytes for each in parts for part in each)
+    return stored, sum(len(each) > 1 for each in parts)
 
 
 class Session:
@@ -143,7 +142,10 @@ class Session:
         configure_inductor()
         if self.checkpoint:
             self.model = build_from_checkpoint(
-                self.checkpoint, self.device, self.config.max_positions, after_module=quantise
+                self.checkpoint,
+                self.device,
+                max_positions=self.config.max_positions,
+                after_module=quantise,
             )
         else:
             self.model = build_random(self.config, self.device, SEED, after_module=quantise)
@@ -176,21 +178,23 @@ class Session:
             "linear_weight_bytes": stored,
             "quantised_linears": quantised,
             # Independent errors of linears in a row add in quadrature.
-            "tolerance_scale": math.sqrt(sum(isinstance(m, nn.Linear) for m in self.model.modules())),
+            "tolerance_scale": math.sqrt(len(linears(self.model))),
             "build_seconds": round(built - started, 2),
             "compile_seconds": round(compiled - built, 2),
         }
 
     def _prefill(self) -> Tensor:
         with named_range(ranges.PREFILL):
-            return self.fill(self.prompt, self.prompt_positions)
+            logits: Tensor = self.fill(self.prompt, self.prompt_positions)
+            return logits
 
     def _decode_step(self, index: int) -> Tensor:
         position = self.prompt_positions[-1:] + 1 + index
         with named_range(ranges.DECODE_STEP):
             if self.device.type == "cuda":
-                torch.compiler.cudagraph_mark_step_begin()
-            return self.step(self.forced[index : index + 1], position)
+                torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
+            logits: Tensor = self.step(self.forced[index : index + 1], position)
+            return logits
 
     def _decode(self, steps: int) -> None:
         with named_range(ranges.DECODE):
