@@ -18,7 +18,9 @@ from common.contract.predictions import PredictionSet, read_predictions
 from common.errors import UsageError
 
 SCHEMA = "worklog.problem/1"
-ROLES = ("compared", "must-be-rejected")
+# compared: measured by default; diagnostic: a one-variable test, measured when asked for;
+# must-be-rejected: wrong on purpose, to prove that the correctness check can say no.
+ROLES = ("compared", "diagnostic", "must-be-rejected")
 
 
 @dataclass(frozen=True)
