@@ -130,6 +130,14 @@ class Evidence:
             return None
         return peak_in_range(trace, phase, 0 if self._device_kind == "cuda" else -1)
 
+    def temporary_peak_bytes(self, variant: str, phase: str) -> int | None:
+        """Peak above the phase's start: as the GPU's allocator counted it, else from the trace."""
+        facts = self.manifest.get("profile_facts", {}).get(variant, {})
+        if phase in facts.get("allocator", {}):
+            return int(facts["allocator"][phase]["temporary_peak_bytes"])
+        found = self.range_peak(variant, phase)
+        return None if found is None else found.peak_bytes
+
     def largest_linear(self, variant: str) -> int | None:
         for facts in (self.manifest.get("profile_facts", {}), self.manifest.get("facts", {})):
             if variant in facts:
@@ -204,10 +212,10 @@ class Evidence:
 
     def temporary_bytes_per_element(self, variant: str, phase: str) -> Measured:
         """Peak of the phase's temporaries over the elements of the largest linear."""
-        peak, elements = self.range_peak(variant, phase), self.largest_linear(variant)
+        peak, elements = self.temporary_peak_bytes(variant, phase), self.largest_linear(variant)
         if peak is None or elements is None:
             return self._missing(variant, NEEDS_PROFILE)
-        return Measured(peak.peak_bytes / elements)
+        return Measured(peak / elements)
 
     def logit_error(self, variant: str, phase: str) -> Measured:
         """Relative error of the logits against the baseline's, rejected variants included."""

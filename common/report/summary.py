@@ -130,16 +130,15 @@ def _profile(evidence: Evidence, name: str, phase: str) -> dict[str, Any]:
             "other_operators": {"rows": len(rest), "time_ns": sum(row.time_ns for row in rest)},
             "outside_operators_ns": spent.outside_ns,
         }
-    peak = evidence.range_peak(name, phase)
-    if peak is not None:
-        elements = evidence.largest_linear(name)
+    peak_bytes = evidence.temporary_peak_bytes(name, phase)
+    if peak_bytes is not None:
+        per_element = evidence.temporary_bytes_per_element(name, phase).value
+        traced = evidence.range_peak(name, phase)
         record["memory"] = {
-            "temporary_peak_bytes": peak.peak_bytes,
-            "bytes_per_element_of_largest_linear": rounded(peak.peak_bytes / elements)
-            if elements
-            else None,
-            "left_allocated_bytes": peak.end_bytes,
-            "held_by": list(peak.holders),
+            "temporary_peak_bytes": peak_bytes,
+            "bytes_per_element_of_largest_linear": rounded(per_element) if per_element else None,
+            "left_allocated_bytes": traced.end_bytes if traced else None,
+            "held_by": list(traced.holders) if traced else [],
         }
     return record
 

@@ -38,8 +38,10 @@ from common.workloads.weights import (
 SEED = 20251120
 PROFILED_STEPS = 3
 WARM_UP_STEPS = 3
-# Bytes of temporaries per element of the largest linear while it is dequantised (the worst case).
-WORST_TEMPORARY_BYTES = 14
+# Bytes of temporaries per element of the largest linear at the peak: 14 while float8 is dequantised
+# (0.13.0), reserved twice where a CUDA graph keeps a pool beside eager prefill's.
+TEMPORARY_BYTES = {"bf16": 0, "float8wo": 2 * 14}
+OTHER_TEMPORARY_BYTES = 4
 
 
 def quantiser(scheme: str) -> Callable[[nn.Module], None] | None:
@@ -132,8 +134,12 @@ class Session:
 
     def needs_bytes(self) -> int:
         counts = parameter_counts(self.config)
-        temporaries = WORST_TEMPORARY_BYTES * counts["largest_linear"]
-        return 2 * counts["total"] + temporaries + (1 << 29)
+        per_weight = 2 if self.scheme == "bf16" else 1
+        kept = per_weight * counts["linear"] + 2 * (counts["total"] - counts["linear"])
+        if self.config.tied_embeddings and self.scheme != "bf16":
+            kept += 2 * counts["largest_linear"]  # the embedding stays beside the quantised head
+        temporaries = TEMPORARY_BYTES.get(self.scheme, OTHER_TEMPORARY_BYTES)
+        return kept + temporaries * counts["largest_linear"] + (1 << 29)
 
     @torch.no_grad()
     def prepare(self) -> Mapping[str, Any]:

@@ -1,0 +1,43 @@
+"""What all tests share, and the guard over what may be left out.
+
+In CI (WORKLOG_CI is set) a skip whose reason is not on the list below fails the run: a check that
+is silently not done must not look like one that passed.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+KNOWN_REASONS: tuple[str, ...] = (
+    "needs root",  # mounting a small tmpfs
+    "needs /dev/full",
+)
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real profiler files; skips where there is none."""
+    place = os.environ.get("WORKLOG_TEST_DATA")
+    if not place:
+        pytest.skip("WORKLOG_TEST_DATA is not set")
+    return Path(place)
+
+
+_unexpected: list[str] = []
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if report.skipped and os.environ.get("WORKLOG_CI"):
+        reason = str(report.longrepr[2]) if isinstance(report.longrepr, tuple) else "no reason"
+        if not any(known in reason for known in KNOWN_REASONS):
+            _unexpected.append(f"{report.nodeid}: {reason}")
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if _unexpected:
+        print("\nskipped for a reason that is not on the list in tests/conftest.py:")
+        print("\n".join(_unexpected))
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
