@@ -120,6 +120,15 @@ def time_in_range(trace: Trace, range_name: str) -> RangeTime | None:
     return _cpu_time(trace.spans, owners, range_name)
 
 
+def range_bounds(trace: Trace, range_name: str) -> list[tuple[int, int]]:
+    """(start, end) in ns of every occurrence of a range, nested repetitions of it left out."""
+    spans = trace.spans
+    return [
+        (int(spans.start_ns[index]), int(spans.end_ns[index]))
+        for index in _owners(spans, range_name).occurrences
+    ]
+
+
 def _cpu_time(spans: Spans, owners: _Owners, range_name: str) -> RangeTime:
     duration = (spans.end_ns - spans.start_ns).tolist()
     rows: dict[str, OperatorTime] = {}

@@ -35,6 +35,8 @@ def first_manifest(request: Request, kind: str, arguments: Sequence[str]) -> dic
     preset = request.preset
     document = {
         "problem": problem.name,
+        "title": problem.title,
+        "question": problem.question,
         "kind": kind,
         "arguments": list(arguments),
         "worklog": __version__,

@@ -12,7 +12,14 @@ from functools import cached_property
 from typing import Any
 
 from common.contract.claims import Measured, Quantity
-from common.diff.attribution import RangePeak, RangeTime, peak_in_range, time_in_range
+from common.diff.attribution import (
+    RangePeak,
+    RangeTime,
+    peak_in_range,
+    range_bounds,
+    time_in_range,
+)
+from common.errors import UsageError
 from common.floors.measured import MeasuredFloors, from_json
 from common.floors.roofline import share_of_floor, time_floor_ns
 from common.floors.traffic import bytes_per_weight, decode_floor_ns
@@ -117,12 +124,26 @@ class Evidence:
     def trace(self, variant: str) -> Trace | None:
         if variant not in self._traces:
             path = self.run.folder / "traces" / variant / "trace.json.gz"
-            self._traces[variant] = read_torch_trace(path) if path.exists() else None
+            try:
+                self._traces[variant] = read_torch_trace(path) if path.exists() else None
+            except UsageError:
+                # The trace that was being written when a run was killed; the others are whole.
+                if self.run.finished:
+                    raise
+                self._traces[variant] = None
         return self._traces[variant]
 
     def range_time(self, variant: str, phase: str) -> RangeTime | None:
         trace = self.trace(variant)
         return None if trace is None else time_in_range(trace, phase)
+
+    def range_bounds_ns(self, variant: str, phase: str) -> list[tuple[int, int]]:
+        """(start, end) of every occurrence of the phase, in ns since the first allocation."""
+        trace = self.trace(variant)
+        if trace is None or len(trace.allocations) == 0:
+            return []
+        origin = int(trace.allocations.time_ns[0])
+        return [(start - origin, end - origin) for start, end in range_bounds(trace, phase)]
 
     def range_peak(self, variant: str, phase: str) -> RangePeak | None:
         trace = self.trace(variant)

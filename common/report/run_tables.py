@@ -10,18 +10,22 @@ from common.report.tables import Table, interval, mebibytes, milliseconds, perce
 Summary = Mapping[str, Any]
 
 
-def footer(summary: Summary, manifest: Mapping[str, Any]) -> str:
-    """The conditions that stand under every table: device, versions, date, run."""
+def device_name(summary: Summary, manifest: Mapping[str, Any]) -> str:
+    """The device that was measured, in words."""
     machine = manifest["machine"]
     if summary["device"]["kind"] == "cuda" and machine["gpus"]:
-        device = machine["gpus"][0]["name"]
-    else:
-        device = f"{machine['cpu'] or 'unknown CPU'}, {machine['usable_cpus']} cores"
-        device += ", virtual machine" if machine["virtual"] else ""
+        return str(machine["gpus"][0]["name"])
+    device = f"{machine['cpu'] or 'unknown CPU'}, {machine['usable_cpus']} cores"
+    return device + (", virtual machine" if machine["virtual"] else "")
+
+
+def footer(summary: Summary, manifest: Mapping[str, Any]) -> str:
+    """The conditions that stand under every table: device, versions, date, run."""
     facts = {**manifest.get("profile_facts", {}), **manifest.get("facts", {})}
     torch = next((f["torch"] for f in facts.values()), "unknown")
     return (
-        f"_{summary['origin']}: {device}; torch {torch}; preset {summary['preset']}; "
+        f"_{summary['origin']}: {device_name(summary, manifest)}; torch {torch}; "
+        f"preset {summary['preset']}; "
         f"{summary['started'][:10]}, revision {summary['revision'][:7]}._"
     )
 

@@ -74,6 +74,11 @@ def _variant(evidence: Evidence, name: str) -> dict[str, Any]:
     if evidence.trace(name) is not None:
         record["profile"] = {phase: _profile(evidence, name, phase) for phase in phases}
         record["memory_timeline"] = _timeline(evidence, name)
+        record["memory_ranges"] = [
+            [phase, start, end]
+            for phase in phases
+            for start, end in evidence.range_bounds_ns(name, phase)
+        ]
     return record
 
 

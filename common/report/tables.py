@@ -1,9 +1,17 @@
-"""How is a table written? One table as data, printed for Markdown or for a terminal."""
+"""How is a table written? One table as data, printed for Markdown, a terminal or an HTML page.
+
+Cells are data and may hold anything: whatever they hold stays text in all three. The only markup
+that is understood is `code` in backticks and a whole cell in **bold**.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import html
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+ENTITIES = {c: f"&#{ord(c)};" for c in "|`\\<>"}
 
 
 @dataclass(frozen=True)
@@ -17,7 +25,7 @@ class Table:
 
     def markdown(self) -> str:
         marks = ["--:" if column in self.right else "---" for column in self.columns]
-        lines = [_row(self.columns), "|" + "|".join(marks) + "|"]
+        lines = [_row([escape_markdown(c) for c in self.columns]), "|" + "|".join(marks) + "|"]
         lines += [_row([escape_markdown(cell) for cell in row]) for row in self.rows]
         if self.note:
             lines += ["", self.note]
@@ -25,7 +33,7 @@ class Table:
 
     def text(self) -> str:
         """Aligned columns for a terminal; control characters are shown, never sent."""
-        rows = [self.columns, *[tuple(printable(c) for c in row) for row in self.rows]]
+        rows = [tuple(printable(c) for c in row) for row in (self.columns, *self.rows)]
         widths = [max(len(row[i]) for row in rows) for i in range(len(self.columns))]
         right = [column in self.right for column in self.columns]
         lines = []
@@ -41,6 +49,58 @@ class Table:
             lines += ["", self.note]
         return "\n".join(lines)
 
+    def html(self, caption: str, badges: Mapping[str, str] | None = None, style: str = "") -> str:
+        """A captioned table in a box that scrolls by itself; its first column heads the rows.
+
+        `badges` maps the first words of a cell to a class (a colour) of the page's style. `style`
+        is "sortable", or "fit" for a table that may wrap its numbers on a phone.
+        """
+        head = "".join(
+            f'<th scope="col"{self._class(column)}>{inline_html(column)}</th>'
+            for column in self.columns
+        )
+        body = "\n".join(
+            "<tr>"
+            + f'<th scope="row">{inline_html(row[0])}</th>'
+            + "".join(
+                f"<td{self._class(column)}>{_badged(cell, badges or {})}</td>"
+                for column, cell in zip(self.columns[1:], row[1:], strict=True)
+            )
+            + "</tr>"
+            for row in self.rows
+        )
+        note = f'<p class="note">{inline_html(self.note.strip("_"))}</p>' if self.note else ""
+        name = escape_html(caption)
+        return (
+            f'<div class="scroll" role="region" tabindex="0" aria-label="{name}">'
+            f'<table class="{style}"><caption>{name}</caption>'
+            f"<thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table></div>{note}\n"
+        )
+
+    def _class(self, column: str) -> str:
+        return ' class="n"' if column in self.right else ""
+
+
+def _badged(cell: str, badges: Mapping[str, str]) -> str:
+    for words, style in badges.items():
+        if cell == words or cell.startswith((words + ":", words + " ")):
+            rest = inline_html(cell[len(words) :])
+            return f'<span class="badge {style}">{escape_html(words)}</span>{rest}'
+    return inline_html(cell)
+
+
+def escape_html(text: object) -> str:
+    """Text for an element or a quoted attribute; control characters are shown."""
+    return html.escape(printable(str(text)), quote=True)
+
+
+def inline_html(cell: str) -> str:
+    """A cell's text with its `code` and **bold**; everything else is escaped."""
+    text = escape_html(cell)
+    if len(text) > 4 and text.startswith("**") and text.endswith("**"):
+        text = f"<strong>{text[2:-2]}</strong>"
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", text)
+
 
 def _row(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cells) + " |"
@@ -51,20 +111,22 @@ def printable(text: str) -> str:
 
 
 def escape_markdown(text: str) -> str:
-    """A cell that stays one cell and renders as text: no pipe, no tag, no line break.
+    """A cell that stays one cell and renders as text: no pipe, tag, link or line break.
 
-    Inside backticks only the pipe must be escaped; elsewhere angle brackets are too.
+    Code spans are kept only where every reader pairs the backticks alike: single ones, an even
+    number of them, with no pipe or backslash about. Anything else is written as entities, since
+    a backtick that opens no span would leave the tags after it alive.
     """
-    text = printable(text).replace("|", "\\|")
+    text = re.sub(r"&(?=#?\w+;)", "&amp;", printable(text))
+    if "``" in text or text.count("`") % 2 or "|" in text or "\\" in text:
+        return _unlinked("".join(ENTITIES.get(c, c) for c in text))
     parts = text.split("`")
-    if len(parts) % 2 == 0:  # an unpaired backtick: no code span to protect
-        return text.replace("<", "&lt;").replace(">", "&gt;")
-    outside = [p.replace("<", "&lt;").replace(">", "&gt;") for p in parts[0::2]]
-    inside = parts[1::2]
-    woven = [outside[0]]
-    for code, plain in zip(inside, outside[1:], strict=True):
-        woven += ["`" + code + "`", plain]
-    return "".join(woven)
+    parts[0::2] = [_unlinked(p.replace("<", "&lt;").replace(">", "&gt;")) for p in parts[0::2]]
+    return "`".join(parts)
+
+
+def _unlinked(text: str) -> str:
+    return text.replace("](", "]&#40;")
 
 
 def milliseconds(value_ns: float) -> str:

@@ -1,4 +1,4 @@
-"""The real thing, small: torchao's versions side by side on the tiny preset, through the command."""
+"""The real thing, small: torchao's versions side by side on the tiny preset."""
 
 from __future__ import annotations
 
