@@ -9,6 +9,7 @@ one after the other, and the summary says so. No profiler is attached to any of 
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -32,6 +33,7 @@ from common.timing.worker_client import Worker, WorkerFailed
 PREPARE_SECONDS = 900.0
 SAMPLE_SECONDS = 300.0
 SHARE_OF_MEMORY = 0.8
+SETTLE_SECONDS = 0.02
 
 
 def start_worker(
@@ -154,6 +156,8 @@ class Bench:
 
     def side(self, name: str) -> Callable[[], Mapping[str, int]]:
         def measure() -> Mapping[str, int]:
+            # The threads of the worker that ran before spin for a while before they sleep.
+            time.sleep(SETTLE_SECONDS)
             phases: Mapping[str, int] = self.workers[name].request("sample", SAMPLE_SECONDS)[
                 "phases"
             ]

@@ -9,9 +9,9 @@ from the *effective* number of samples, n / tau, with tau the autocorrelation ti
 Why not a bootstrap: simulated 95 % intervals of the median covered, at n = 20 and n = 60,
 
     noise             order statistics    bootstrap    moving blocks (n^1/3, n^1/2)
-    independent       97 %, 97 %          93 %, 92 %   90 %, 85 %; 91 %, 88 %
-    AR(1), rho 0.3    94 %, 95 %          88 %, 87 %   87 %, 84 %; 90 %, 87 %
-    AR(1), rho 0.6    89 %, 92 %          71 %, 74 %   76 %, 74 %; 84 %, 83 %
+    independent       98 %, 96 %          93 %, 92 %   90 %, 85 %; 91 %, 88 %
+    AR(1), rho 0.3    96 %, 95 %          88 %, 87 %   87 %, 84 %; 90 %, 87 %
+    AR(1), rho 0.6    92 %, 93 %          71 %, 74 %   76 %, 74 %; 84 %, 83 %
 
 and only the first neither needs random numbers nor costs more than a sort.
 `tests/timing/test_statistics.py` repeats the first column.
@@ -145,7 +145,8 @@ def compare_unpaired(
     Conservative twice over: the half widths of the two medians' intervals are added (not their
     squares), and the resolution is wider, since drift between the runs is in neither sample.
     `n` is the smaller of the two numbers of samples; `reason` says why they are not paired and
-    becomes the first of the reasons. Raises UsageError as `compare` does.
+    becomes the first of the reasons, before what follows from it. Raises UsageError as `compare`
+    does.
     """
     a = np.log(_checked(baseline, "baseline", positive=True))
     b = np.log(_checked(candidate, "candidate", positive=True))
@@ -207,23 +208,37 @@ def effective_size(values: Samples) -> float:
 
 
 def _median_interval(values: FloatArray, confidence: float) -> Interval | None:
-    """Interval of the median between two order statistics; None if it would leave the sample.
+    """Interval of the median between two order statistics; None if not even all of them reach it.
 
-    Rank of the lower end, from 1: n * (1/2 - z / (2 sqrt(n_eff))) + 1/2, the normal form of the
-    binomial, interpolated between neighbours (at n = 10: rank 2.4; exact: 97.9 % for rank 2 and
-    89.1 % for rank 3).
+    The whole range of n independent samples misses the median with probability 2^(1-n), and it is
+    what is given where dependence would ask for more than the range.
+
+    Rank of the lower end, from 1: n * (1/2 - t / (2 sqrt(n_eff))) + 1/2, the normal form of the
+    binomial, interpolated between neighbours. Student's t with n_eff - 1 degrees of freedom stands
+    in for the normal quantile, because n_eff is itself an estimate and worst when small.
     """
     n = values.size
-    z = NormalDist().inv_cdf((1.0 + confidence) / 2.0)
-    position = n * (0.5 - z / (2.0 * math.sqrt(effective_size(values)))) - 0.5
-    if position < 0.0:
+    if 2.0 ** (1 - n) > 1.0 - confidence:
         return None
+    n_eff = effective_size(values)
+    t = _student_t((1.0 + confidence) / 2.0, max(n_eff - 1.0, 1.0))
+    position = max(n * (0.5 - t / (2.0 * math.sqrt(n_eff))) - 0.5, 0.0)
     ordered = np.sort(values)
     below, fraction = int(position), position - int(position)
     above = min(below + 1, n - 1)
     low = ordered[below] * (1.0 - fraction) + ordered[above] * fraction
     high = ordered[n - 1 - below] * (1.0 - fraction) + ordered[n - 1 - above] * fraction
     return Interval(float(low), float(high), confidence)
+
+
+def _student_t(probability: float, degrees: float) -> float:
+    """Quantile of Student's t by the Cornish-Fisher series (Abramowitz and Stegun 26.7.5)."""
+    z = NormalDist().inv_cdf(probability)
+    return (
+        z
+        + (z**3 + z) / (4.0 * degrees)
+        + (5.0 * z**5 + 16.0 * z**3 + 3.0 * z) / (96.0 * degrees**2)
+    )
 
 
 def _judge(
@@ -245,7 +260,7 @@ def _judge(
     if n < min_rounds:
         reasons.append(f"{n} {unit} measured, a verdict needs {min_rounds}")
     elif interval is None:
-        reasons.append(f"the {n} {unit} depend on each other too much: measure more of them")
+        reasons.append(f"{n} {unit} cannot give the confidence that was asked for: measure more")
     elif interval.low > bound:
         verdict = Verdict.SLOWER
     elif interval.high < -bound:
