@@ -91,7 +91,8 @@ def read_machine() -> Machine:
         l3_bytes=cache_bytes(3),
         memory_bytes=memory_bytes(),
         virtual=None if flags is None else "hypervisor" in flags.split(),
-        kernel=f"{platform.system()} {platform.release()} {platform.machine()}",
+        # Major and minor version only: the rest names the builder, not the behaviour.
+        kernel=f"{platform.system()} {'.'.join(platform.release().split('.')[:2])} {platform.machine()}",
         transparent_huge_pages=huge_pages.group(1) if huge_pages else None,
         gpus=gpu_facts(),
     )
