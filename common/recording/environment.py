@@ -81,6 +81,8 @@ def gpu_facts() -> tuple[dict[str, str], ...]:
 def read_machine() -> Machine:
     huge_pages = re.search(r"\[(\w+)\]", _read("/sys/kernel/mm/transparent_hugepage/enabled") or "")
     flags = _cpuinfo("flags")
+    # The rest of the release names its builder, not its behaviour.
+    release = ".".join(platform.release().split(".")[:2])
     return Machine(
         cpu=_cpuinfo("model name"),
         logical_cpus=os.cpu_count(),
@@ -91,8 +93,7 @@ def read_machine() -> Machine:
         l3_bytes=cache_bytes(3),
         memory_bytes=memory_bytes(),
         virtual=None if flags is None else "hypervisor" in flags.split(),
-        # Major and minor version only: the rest names the builder, not the behaviour.
-        kernel=f"{platform.system()} {'.'.join(platform.release().split('.')[:2])} {platform.machine()}",
+        kernel=f"{platform.system()} {release} {platform.machine()}",
         transparent_huge_pages=huge_pages.group(1) if huge_pages else None,
         gpus=gpu_facts(),
     )
