@@ -23,6 +23,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
+from common.errors import WorklogError
+
 PR_SET_PDEATHSIG = 1
 
 
@@ -107,6 +109,8 @@ def serve(repro: Path, requests: TextIO, replies: TextIO) -> None:
                 return
             else:
                 answer({"error": f"unknown command {command}"})
+        except WorklogError as error:  # the user's own to mend: no traceback, their exit code
+            answer({"error": str(error), "exit_code": error.exit_code})
         except Exception as error:  # the parent must learn of anything that goes wrong here
             traceback.print_exc()
             sys.stderr.flush()

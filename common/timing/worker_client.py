@@ -25,9 +25,9 @@ CLOSE_SECONDS = 10.0
 class WorkerFailed(WorklogError):
     """A variant's process died, hung, or said no. `worker` is its name."""
 
-    def __init__(self, worker: str, message: str) -> None:
+    def __init__(self, worker: str, message: str, exit_code: int = 1) -> None:
         super().__init__(f"{worker}: {message}")
-        self.worker = worker
+        self.worker, self.exit_code = worker, exit_code
 
 
 def last_words(log: Path, lines: int = 3) -> str:
@@ -83,6 +83,8 @@ class Worker:
         if not isinstance(answer, dict):
             raise self._failure(command, "gave an answer that is none")
         if "error" in answer:
+            if "exit_code" in answer:
+                raise WorkerFailed(self.name, str(answer["error"]), int(answer["exit_code"]))
             raise WorkerFailed(
                 self.name, f"{command} failed: {answer['error']}; see {self.log.name}"
             )
