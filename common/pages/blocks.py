@@ -13,7 +13,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +42,6 @@ class Recorded:
     summary: Mapping[str, Any]
 
 
-@lru_cache(maxsize=64)
 def recorded(problem: Problem, key: str) -> Recorded:
     if key not in problem.evidence:
         raise UsageError(

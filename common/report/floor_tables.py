@@ -116,10 +116,13 @@ def run_floor_table(summary: Mapping[str, Any]) -> Table:
                 milliseconds(floor["floor_ns"]),
                 milliseconds(floor["measured_ns"]),
                 percent(floor["share_of_floor"]),
-                str(floor["logical_bytes_per_weight"] or ""),
+                significant(floor["logical_bytes_per_weight"] or 0),
                 milliseconds(floor["modelled_ns"]) if floor["modelled_ns"] else "",
+                significant(floor["measured_ns"] / floor["modelled_ns"])
+                if floor["modelled_ns"]
+                else "",
             )
         )
     columns = ("variant", "stored bytes per weight", "floor ms", "measured ms", "share of floor",
-               "logical bytes per weight", "modelled ms")  # fmt: skip
+               "logical bytes per weight", "modelled ms", "measured ÷ modelled")  # fmt: skip
     return Table(columns, tuple(rows), columns[1:])
