@@ -3,7 +3,7 @@
 #
 #   ./run.sh                       every problem
 #   ./run.sh PROBLEM … [options]   these; options as in `worklog run --help`
-#   ./run.sh setup                 only make the environment: .venv, with .venv/bin/worklog
+#   ./run.sh setup [--dev]         only make the environment: .venv, with .venv/bin/worklog
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
@@ -25,8 +25,9 @@ find_python() {
 }
 
 python=$(find_python) || exit 3
-"$python" "$here/common/setup_environment.py" || exit $?
 if [ "${1:-}" = setup ]; then
-  exit 0
+  shift
+  exec "$python" "$here/common/setup_environment.py" "$@"
 fi
+"$python" "$here/common/setup_environment.py" || exit $?
 exec "$here/.venv/bin/worklog" run "$@"

@@ -2,13 +2,7 @@
 # Every check of this repository: format, lint, types, scripts, tests, worklogs. Needs no GPU.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
-# shellcheck source-path=SCRIPTDIR
-python=${PYTHON:-python3}
-"$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || {
-  echo "error: $python is no Python 3.11 or newer; set PYTHON to one" >&2
-  exit 3
-}
-"$python" common/setup_environment.py --dev
+./run.sh setup --dev
 bin=.venv/bin
 
 step() { printf '\n== %s\n' "$1"; }
