@@ -41,6 +41,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     except OSError as error:
         return _say(*_explain(error))
+    except RecursionError:
+        return _say("an input file is nested too deeply; give another one", UsageError.exit_code)
+    except MemoryError:
+        return _say(
+            "the memory is not enough for this; free some and try again",
+            PreconditionError.exit_code,
+        )
 
 
 def _say(message: str, code: int) -> int:
@@ -61,6 +68,10 @@ def _explain(error: OSError) -> tuple[str, int]:
 
 
 class _Parser(argparse.ArgumentParser):
+    def __init__(self, **options: Any) -> None:
+        # No abbreviations: `--ou DIR` would pass the filter that keeps folders out of manifests.
+        super().__init__(**{**options, "allow_abbrev": False})
+
     def error(self, message: str) -> Any:
         self.exit(2, f"error: {message}; see {self.prog} --help\n")
 
@@ -128,7 +139,6 @@ def _add_floors(commands: Any) -> None:
 
 
 def _experiment(arguments: argparse.Namespace) -> int:
-    from common.contract.problem import problem_names
     from common.experiments.request import settle
 
     options: dict[str, Any] = {}
@@ -139,15 +149,40 @@ def _experiment(arguments: argparse.Namespace) -> int:
     # Settle all of them first: a wrong name must not show after an hour of work.
     requests = [
         settle(name, arguments.preset, arguments.variant, arguments.device, arguments.out, options)
-        for name in arguments.problems or problem_names()
+        for name in arguments.problems or _all_problems()
     ]
     results = [_one_experiment(request, arguments) for request in requests]
     if arguments.json:
         documents = [summary for summary, _ in results]
         print(json.dumps(documents[0] if len(documents) == 1 else documents, indent=1))
     refuted = any(claim["reproduced"] is False for s, _ in results for claim in s["claims"])
-    broken = any(v["state"] == "failed" for s, _ in results for v in s["variants"].values())
+    pairs = zip(requests, results, strict=True)
+    broken = any(_fell_out(summary, request) for request, (summary, _) in pairs)
     return 1 if refuted or broken else 0
+
+
+def _all_problems() -> list[str]:
+    from common.contract.problem import problem_names, root
+
+    names = problem_names()
+    if not names:
+        # Nothing to do must not look like all is well.
+        raise UsageError(
+            f"there are no problems under {root()}; run this in a checkout or set WORKLOG_ROOT"
+        )
+    return names
+
+
+def _fell_out(summary: dict[str, Any], request: Request) -> bool:
+    """Did a variant fail, or the correctness check say what it should not?"""
+    for name, variant in summary["variants"].items():
+        wrong_on_purpose = request.problem.variants[name].role == "must-be-rejected"
+        checked = "correctness" in variant
+        if variant["state"] == "failed" or "profile_failure" in variant:
+            return True
+        if checked and (variant["state"] == "rejected") != wrong_on_purpose:
+            return True
+    return False
 
 
 def _one_experiment(request: Request, arguments: argparse.Namespace) -> tuple[dict[str, Any], Path]:
@@ -210,7 +245,7 @@ def _report(arguments: argparse.Namespace) -> int:
 def _check(arguments: argparse.Namespace) -> int:
     from common.pages.check import check
 
-    findings = check(arguments.problems)
+    findings = check(arguments.problems or _all_problems())
     for finding in findings:
         print(finding)
     print(f"{len(findings)} findings" if findings else "ok", file=sys.stderr)
@@ -218,15 +253,16 @@ def _check(arguments: argparse.Namespace) -> int:
 
 
 def _render(arguments: argparse.Namespace) -> int:
-    from common.contract.problem import load_problem, problem_names
+    from common.contract.problem import load_problem
     from common.pages.check import rebuild_summary, render
 
-    for name in arguments.problems or problem_names():
+    names = arguments.problems or _all_problems()
+    for name in names:
         problem = load_problem(name)
         for place in problem.evidence.values():
             if rebuild_summary(problem.folder / place):
                 print(f"rebuilt {problem.name}/{place}/summary.json")
-    changed, findings = render(arguments.problems)
+    changed, findings = render(names)
     for path in changed:
         print(f"rendered {path}")
     for finding in findings:

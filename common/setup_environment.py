@@ -22,8 +22,8 @@ ROOT = Path(__file__).resolve().parents[1]
 TORCH = "2.13.0"
 PYTORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 PLAIN_TORCH_NOTICE = (
-    "PyTorch's CPU build was not found or not reached; taking the plain one (on Linux x86-64 it brings CUDA "
-    "libraries: about 3 GB to download, 7 GB on disk)"
+    "PyTorch's CPU build was not found or not reached; taking the plain one (on Linux x86-64 it "
+    "brings CUDA libraries: about 3 GB to download, 7 GB on disk)"
 )
 # How pip words that it reached nobody; a proxy's refusal (403) is "ProxyError".
 NO_NETWORK = (
@@ -35,8 +35,11 @@ NO_NETWORK = (
     "ConnectionResetError",
     "ReadTimeoutError",
     "ProxyError",
+    "ProtocolError",
+    "SSLError",
 )
 PRECONDITION = 3
+INTERRUPTED = 130
 
 
 class SetupFailed(Exception):
@@ -50,7 +53,12 @@ def has_nvidia_gpu() -> bool:
         return wish == "cuda"
     if shutil.which("nvidia-smi") is None:
         return False
-    done = subprocess.run(["nvidia-smi", "-L"], check=False, capture_output=True, text=True)
+    try:
+        done = subprocess.run(
+            ["nvidia-smi", "-L"], check=False, capture_output=True, text=True, timeout=60
+        )
+    except (OSError, subprocess.SubprocessError):
+        return False  # a driver that does not answer cannot compute either
     return done.returncode == 0 and "GPU" in done.stdout
 
 
@@ -58,15 +66,23 @@ def variant_packages(root: Path) -> list[str]:
     """Every pinned package that a problem's variant asks for, each once."""
     found: set[str] = set()
     for path in sorted((root / "problems").glob("*/problem.toml")):
-        variants = tomllib.loads(path.read_text(encoding="utf-8")).get("variants", {})
-        for table in variants.values():
-            found.update(table.get("packages", ()))
+        try:
+            variants = tomllib.loads(path.read_text(encoding="utf-8")).get("variants", {})
+            for table in variants.values():
+                found.update(table.get("packages", ()))
+        except (ValueError, AttributeError, TypeError) as error:
+            where = path.relative_to(root)
+            raise SetupFailed(f"{where}: {error}; mend the file and run this again") from error
     return sorted(found)
 
 
 def fingerprint(root: Path, dev: bool, gpu: bool) -> str:
-    """What the stamp holds: changes whenever another environment would be made."""
-    parts = [platform.python_version(), TORCH, f"gpu={gpu}", *variant_packages(root)]
+    """What the stamp holds: changes whenever another environment would be made.
+
+    The folder is part of it: a copied environment starts the programs of the place it came from.
+    """
+    parts = [str(root.resolve()), platform.python_version(), TORCH, f"gpu={gpu}"]
+    parts += variant_packages(root)
     names = ["pyproject.toml", "requirements.txt"] + (["requirements-dev.txt"] if dev else [])
     parts += [(root / name).read_text(encoding="utf-8") for name in names]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
@@ -75,12 +91,18 @@ def fingerprint(root: Path, dev: bool, gpu: bool) -> str:
 def is_current(venv: Path, root: Path, dev: bool, gpu: bool) -> bool:
     """A development environment serves for running too."""
     stamp = venv / ".worklog-setup"
-    if not stamp.exists():
+    if not stamp.exists() or not (venv / "bin" / "worklog").exists():
+        return False
+    if not all(variant_folder(venv, package).is_dir() for package in variant_packages(root)):
         return False
     accepted = {fingerprint(root, True, gpu)}
     if not dev:
         accepted.add(fingerprint(root, False, gpu))
     return stamp.read_text(encoding="utf-8").strip() in accepted
+
+
+def variant_folder(venv: Path, package: str) -> Path:
+    return venv / "variants" / package.replace("==", "-")
 
 
 class Pip:
@@ -126,8 +148,11 @@ class Pip:
 
 def make_venv(venv: Path) -> None:
     if (venv / "bin" / "python").exists():
-        command = [str(venv / "bin" / "python"), "-m", "pip", "--version"]
-        if subprocess.run(command, check=False, capture_output=True).returncode == 0:
+        # Not with another Python's packages: the stamp speaks of the one that runs this.
+        code = "import pip, platform; print(platform.python_version())"
+        command = [str(venv / "bin" / "python"), "-c", code]
+        done = subprocess.run(command, check=False, capture_output=True, text=True)
+        if done.returncode == 0 and done.stdout.strip() == platform.python_version():
             return
     print("setup: making .venv", file=sys.stderr, flush=True)
     command = [sys.executable, "-m", "venv", "--clear", str(venv)]
@@ -161,10 +186,9 @@ def install_torch(pip: Pip, gpu: bool) -> None:
 
 def install_variants(pip: Pip, venv: Path, root: Path) -> None:
     """Each package, without its dependencies, whole into `<venv>/variants/<name>-<version>`."""
-    folder = venv / "variants"
-    folder.mkdir(exist_ok=True)
+    (venv / "variants").mkdir(exist_ok=True)
     for package in variant_packages(root):
-        target = folder / package.replace("==", "-")
+        target = variant_folder(venv, package)
         if target.is_dir():
             continue
         part = target.with_name(target.name + ".part")
@@ -177,8 +201,11 @@ def set_up(root: Path, dev: bool) -> bool:
     """Make the environment; False if it was there already. Raises SetupFailed."""
     venv = root / ".venv"
     gpu = has_nvidia_gpu()
+    wanted = fingerprint(root, dev, gpu)  # before the work: it reads every problem
     if is_current(venv, root, dev, gpu):
         return False
+    # From here on it is neither the old one nor the new one.
+    (venv / ".worklog-setup").unlink(missing_ok=True)
     make_venv(venv)
     pip = Pip(venv)
     install_torch(pip, gpu)
@@ -187,7 +214,7 @@ def set_up(root: Path, dev: bool) -> bool:
     pip.install("worklog itself", "--no-deps", "--no-build-isolation", "-e", str(root))
     install_variants(pip, venv, root)
     stamp = venv / ".worklog-setup"
-    stamp.write_text(fingerprint(root, dev, gpu) + "\n", encoding="utf-8")
+    stamp.write_text(wanted + "\n", encoding="utf-8")
     return True
 
 
@@ -207,6 +234,7 @@ def main() -> int:
         )
     except KeyboardInterrupt:
         print("error: set-up was stopped; run it again to go on", file=sys.stderr)
+        return INTERRUPTED
     return PRECONDITION
 
 

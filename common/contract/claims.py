@@ -14,8 +14,10 @@ claim, not reproduced only if none of it does, else null with the reason.
 
 from __future__ import annotations
 
+import inspect
+import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +27,20 @@ TOKEN = re.compile(
     r"\s*(?:(?P<number>\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)|(?P<name>[A-Za-z_]\w*)"
     r'|"(?P<string>[^"]*)"|(?P<symbol>>=|<=|==|[<>(),%]))'
 )
+
+
+# What can be asked of a run, and what its arguments name. `common.report.evidence` answers; the
+# table stands here so that a misspelt claim is found when the file is read, not after the run.
+QUANTITIES: Mapping[str, tuple[str, ...]] = {
+    "ratio": ("variant", "variant", "phase"),
+    "milliseconds": ("variant", "phase"),
+    "tokens_per_second": ("variant", "phase"),
+    "operator_share": ("variant", "phase", "operator"),
+    "temporary_bytes_per_element": ("variant", "phase"),
+    "logit_error": ("variant", "phase"),
+    "floor_share": ("variant", "phase"),
+}
+COMPARISONS = (">=", "<=", ">", "<", "==")
 
 
 @dataclass(frozen=True)
@@ -96,6 +112,12 @@ class _Reader:
     def peek(self) -> tuple[str, str]:
         return self.tokens[self.at] if self.at < len(self.tokens) else ("end", "")
 
+    def number(self) -> float:
+        text = self.take("number")
+        if not math.isfinite(float(text)):
+            raise self.error(f"expected a finite number, found {text}")
+        return float(text)
+
     def call(self) -> Call:
         name = self.take("name")
         self.take("symbol", "(")
@@ -123,18 +145,21 @@ def parse_claim(text: str) -> Claim:
     reader = _Reader(text)
     call = reader.call()
     infinity = float("inf")
+    kind, symbol = reader.peek()
     if reader.peek() == ("name", "within"):
         reader.take("name")
-        percent = float(reader.take("number"))
+        percent = reader.number()
         reader.take("symbol", "%")
         reader.take("name", "of")
-        centre = float(reader.take("number"))
+        centre = reader.number()
         low, high, strict = centre * (1 - percent / 100), centre * (1 + percent / 100), False
     else:
-        symbol = reader.take("symbol")
-        bound = float(reader.take("number"))
-        if symbol not in (">=", "<=", ">", "<", "=="):
-            raise reader.error(f"expected a comparison, found {symbol}")
+        if kind != "symbol" or symbol not in COMPARISONS:
+            raise reader.error(
+                f"expected {', '.join(COMPARISONS)} or within, found {symbol or 'the end'}"
+            )
+        reader.take("symbol")
+        bound = reader.number()
         low = bound if symbol in (">=", ">", "==") else -infinity
         high = bound if symbol in ("<=", "<", "==") else infinity
         strict = symbol in (">", "<")
@@ -147,11 +172,33 @@ def measure(call: Call, quantities: Mapping[str, Quantity]) -> Measured:
     if quantity is None:
         raise UsageError(f"unknown quantity {call.name}; known are {', '.join(sorted(quantities))}")
     try:
-        return quantity(*call.arguments)
+        inspect.signature(quantity).bind(*call.arguments)
     except TypeError as error:
         raise UsageError(
             f"{call}: wrong number of arguments ({error}); see problem.toml"
         ) from error
+    return quantity(*call.arguments)
+
+
+def check_call(call: Call, variants: Collection[str], phases: Collection[str]) -> None:
+    """Raises UsageError, saying what would be right, for a call that no run could ever answer."""
+    kinds = QUANTITIES.get(call.name)
+    if kinds is None:
+        raise UsageError(
+            f"{call}: unknown quantity {call.name}; use one of {', '.join(sorted(QUANTITIES))}"
+        )
+    if len(kinds) != len(call.arguments):
+        raise UsageError(
+            f"{call}: {call.name} takes {len(kinds)} arguments ({', '.join(kinds)}), "
+            f"not {len(call.arguments)}; correct them"
+        )
+    known = {"variant": variants, "phase": phases}
+    for kind, argument in zip(kinds, call.arguments, strict=True):
+        if kind in known and argument not in known[kind]:
+            raise UsageError(
+                f"{call} names {argument!r}, which is no {kind}; "
+                f"use one of {', '.join(known[kind])}"
+            )
 
 
 def judge(claim: Claim, quantities: Mapping[str, Quantity]) -> dict[str, Any]:
@@ -162,11 +209,18 @@ def judge(claim: Claim, quantities: Mapping[str, Quantity]) -> dict[str, Any]:
         record["interval"] = list(found.interval)
     if found.value is None:
         return {**record, "reproduced": None, "reason": found.reason or "not measured"}
+    if not math.isfinite(found.value):
+        # Neither a verdict nor valid JSON can be made of it.
+        record = {"claim": claim.text, "value": None}
+        return {**record, "reproduced": None, "reason": "not a finite number"}
     ends = found.interval or (found.value, found.value)
     accepted = [claim.accepts(end) for end in ends]
     if all(accepted):
         return {**record, "reproduced": True}
-    overlaps = ends[0] <= claim.high and ends[1] >= claim.low
+    if claim.strict:  # an end that lies on an excluded bound satisfies nothing
+        overlaps = ends[0] < claim.high and ends[1] > claim.low
+    else:
+        overlaps = ends[0] <= claim.high and ends[1] >= claim.low
     if any(accepted) or (found.interval is not None and overlaps):
         return {**record, "reproduced": None, "reason": "the interval crosses the bound"}
     return {**record, "reproduced": False}

@@ -67,14 +67,26 @@ def read_predictions(path: Path) -> tuple[PredictionSet, ...]:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
         if document.get("schema") != SCHEMA:
             raise UsageError(f'{path}: schema is not "{SCHEMA}"; add that line at its top')
-        return tuple(_read_set(table) for table in document.get("set", []))
+        sets = tuple(_read_set(table) for table in document.get("set", []))
+        _refuse_doubles("set", [each.name for each in sets])
+        return sets
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: {error}; mend the file") from error
-    except (KeyError, TypeError, ValueError) as error:
+    except UsageError as error:
+        where = "" if str(error).startswith(str(path)) else f"{path}: "
+        raise UsageError(f"{where}{error}") from error
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UsageError(
             f"{path}: a set or prediction lacks or misuses {error}; "
             "see the other sets for the keys that are needed"
         ) from error
+
+
+def _refuse_doubles(what: str, names: list[str]) -> None:
+    # Seals and scores are kept by name: the second of two would replace the first in silence.
+    double = next((name for name in names if names.count(name) > 1), None)
+    if double is not None:
+        raise UsageError(f"{what} {double!r} stands there twice; rename one")
 
 
 def _read_set(table: Mapping[str, Any]) -> PredictionSet:
@@ -88,9 +100,16 @@ def _read_set(table: Mapping[str, Any]) -> PredictionSet:
         )
         for row in table["prediction"]
     )
+    for each in predictions:
+        if not each.low <= each.high:
+            raise UsageError(f"prediction {each.id}: low is not below high; correct the range")
+    _refuse_doubles("prediction", [each.id for each in predictions])
+    devices = table["devices"]
+    if not isinstance(devices, list) or not all(isinstance(d, str) and d for d in devices):
+        raise UsageError(f"set {table['name']!r}: devices is no list of names; write one")
     return PredictionSet(
         str(table["name"]),
-        tuple(table["devices"]),
+        tuple(devices),
         str(table["preset"]),
         str(table["sealed"]),
         str(table["basis"]),

@@ -6,21 +6,25 @@ about one problem and not about all of them stands there, and nothing else does.
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from common.contract.claims import Claim, parse_claim
+from common.contract.claims import Claim, check_call, parse_claim
 from common.contract.predictions import PredictionSet, read_predictions
-from common.errors import UsageError
+from common.errors import PreconditionError, UsageError
 
 SCHEMA = "worklog.problem/1"
 # compared: measured by default; diagnostic: a one-variable test, measured when asked for;
 # must-be-rejected: wrong on purpose, to prove that the correctness check can say no.
 ROLES = ("compared", "diagnostic", "must-be-rejected")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
+PACKAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9][A-Za-z0-9._+!-]*")
 
 
 @dataclass(frozen=True)
@@ -105,15 +109,20 @@ def read_problem(path: Path) -> Problem:
         raise UsageError(f'{path}: schema is not "{SCHEMA}"; add that line at its top')
     try:
         problem = _build(path, document)
-    except (KeyError, TypeError, ValueError) as error:
+        _validate(path, problem)
+    except UsageError as error:  # of a claim; predictions.toml names itself
+        where = "" if str(error).startswith(str(path.parent)) else f"{path}: "
+        raise UsageError(f"{where}{error}") from error
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UsageError(
             f"{path}: lacks or misuses {error}; compare it with another problem's file"
         ) from error
-    _validate(path, problem)
     return problem
 
 
 def _build(path: Path, document: Mapping[str, Any]) -> Problem:
+    # Both go into manifests and requests as JSON: no dates, no nan.
+    json.dumps([document["variants"], document["presets"]], allow_nan=False)
     variants = {
         name: Variant(
             name,
@@ -165,15 +174,64 @@ def _validate(path: Path, problem: Problem) -> None:
                 f"{path}: variant {variant.name}: role {variant.role!r} is none of "
                 f"{', '.join(ROLES)}; choose one"
             )
-    for _, claim in problem.claims:
-        for argument in claim.quantity.arguments:
-            if argument not in problem.variants and argument not in problem.phases:
-                if claim.quantity.name == "operator_share" and "::" in argument:
-                    continue
+    for name in (*problem.variants, *problem.presets):
+        if not NAME.fullmatch(name):
+            raise UsageError(
+                f"{path}: {name!r} names files and folders too; use letters, digits and . _ + -"
+            )
+    _validate_presets(path, problem)
+    for variant in problem.variants.values():
+        _validate_variant(path, variant)
+    try:
+        for _, claim in problem.claims:
+            check_call(claim.quantity, problem.variants, problem.phases)
+    except UsageError as error:
+        raise UsageError(f"{path}: claim {error}") from error
+    try:
+        for sets in problem.predictions:
+            for prediction in sets.predictions:
+                check_call(prediction.quantity, problem.variants, problem.phases)
+    except UsageError as error:
+        raise UsageError(f"{path.with_name('predictions.toml')}: prediction {error}") from error
+
+
+def _validate_presets(path: Path, problem: Problem) -> None:
+    if not problem.phases or not problem.presets:
+        raise UsageError(f"{path}: has no phase or no preset; add one")
+    for preset in problem.presets.values():
+        for phase, key in problem.phases.items():
+            units = preset.settings.get(key) if key else 1
+            if not isinstance(units, int) or units < 1:
                 raise UsageError(
-                    f"{path}: claim {claim.text!r} names {argument!r}, which is no variant and "
-                    "no phase; correct the name"
+                    f"{path}: phase {phase} counts its units by {key!r}, which preset "
+                    f"{preset.name} does not set to a whole number from 1; add it to its settings"
                 )
+        rounds, limits = (preset.min_rounds, preset.max_rounds), (preset.max_seconds,)
+        numbers = (*rounds, *limits, preset.needs_device_bytes)
+        if not all(map(_is_number, numbers)) or not 1 <= rounds[0] <= rounds[1] or limits[0] < 0:
+            raise UsageError(
+                f"{path}: preset {preset.name}: give numbers, 1 <= min_rounds <= max_rounds and "
+                "max_seconds from 0"
+            )
+
+
+def _validate_variant(path: Path, variant: Variant) -> None:
+    numbers = (variant.tolerance, variant.needs_cuda_capability)
+    if not all(number is None or _is_number(number) for number in numbers):
+        raise UsageError(
+            f"{path}: variant {variant.name}: tolerance and needs_cuda_capability are numbers; "
+            "write them without quotes"
+        )
+    for package in variant.packages:
+        if not PACKAGE.fullmatch(package):
+            raise UsageError(
+                f"{path}: variant {variant.name}: package {package!r} is not pinned; "
+                "write it as name==version"
+            )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def choose_variants(problem: Problem, wanted: list[str]) -> list[Variant]:
@@ -193,7 +251,7 @@ def choose_preset(problem: Problem, wanted: str | None, device: str, device_byte
     """The preset asked for, else the first in the file that is for this device and fits it.
 
     `gpu` is short for the largest preset that fits the GPU. Raises UsageError for a name that does
-    not exist or a device that the preset is not for.
+    not exist or a device that the preset is not for, PreconditionError where none fits.
     """
     if wanted is not None and wanted not in ("gpu", *problem.presets):
         raise UsageError(
@@ -217,4 +275,11 @@ def choose_preset(problem: Problem, wanted: str | None, device: str, device_byte
         and preset.name != "tiny"
         and preset.needs_device_bytes <= device_bytes
     ]
-    return fitting[0] if fitting else problem.presets["tiny"]
+    if not fitting:
+        # Taking tiny in silence would judge the claims on a size that they are not about.
+        raise PreconditionError(
+            f"no preset of {problem.name} fits the {device_bytes / 1e9:.1f} GB that the {device} "
+            "has free; free some memory or name one with --preset: "
+            + ", ".join(p.name for p in problem.presets.values() if device in p.devices)
+        )
+    return fitting[0]

@@ -99,6 +99,8 @@ def _owners(spans: Spans, range_name: str) -> _Owners:
             # A range inside its own name is the same stretch of work, not a second one.
             if name == range_name and occurrence[index] < 0:
                 occurrence[index] = index
+                # Within the range: an operator that encloses it is outside and charged nothing.
+                operator[index] = child[index] = -1
                 found.append(index)
         elif operator[index] < 0 and category not in LAUNCH_CATEGORIES and not is_wrapper(name):
             operator[index] = index
@@ -130,7 +132,12 @@ def range_bounds(trace: Trace, range_name: str) -> list[tuple[int, int]]:
 
 
 def _cpu_time(spans: Spans, owners: _Owners, range_name: str) -> RangeTime:
-    duration = (spans.end_ns - spans.start_ns).tolist()
+    starts, ends = spans.start_ns.tolist(), spans.end_ns.tolist()
+
+    def inside(index: int, outer: int) -> int:
+        # Rounded or malformed times may reach beyond what encloses them: that part is outside.
+        return max(0, int(min(ends[index], ends[outer]) - starts[index]))
+
     rows: dict[str, OperatorTime] = {}
     for index in range(len(spans)):
         if owners.occurrence[index] < 0 or owners.operator[index] < 0:
@@ -139,11 +146,11 @@ def _cpu_time(spans: Spans, owners: _Owners, range_name: str) -> RangeTime:
         row = rows.setdefault(row_name, OperatorTime(row_name))
         if owners.operator[index] == index:
             row.count += 1
-            row.time_ns += duration[index]
+            row.time_ns += inside(index, owners.occurrence[index])
         elif owners.child[index] == index:
-            name = spans.name[index]
-            row.children_ns[name] = row.children_ns.get(name, 0) + duration[index]
-    total = sum(duration[index] for index in owners.occurrences)
+            name, spent = spans.name[index], inside(index, owners.operator[index])
+            row.children_ns[name] = row.children_ns.get(name, 0) + spent
+    total = sum(ends[index] - starts[index] for index in owners.occurrences)
     return _closed("cpu_time_ns", range_name, len(owners.occurrences), total, rows)
 
 
@@ -190,7 +197,7 @@ class RangePeak:
     name: str
     device: int  # -1: the CPU's allocator
     peak_bytes: int
-    end_bytes: int  # what the last occurrence left allocated, above its start
+    end_bytes: int  # what the occurrence with the peak left allocated, above its start
     peak_at_ns: int | None
     holders: tuple[str, ...]  # operators open at the peak, outermost first
 
@@ -214,11 +221,12 @@ def peak_in_range(trace: Trace, range_name: str, device: int = -1) -> RangePeak 
         else:
             at = int(inside.argmax())
             when = int(times[first + at])
-            peak = max(int(inside[at]) - before, 0)
-            candidate = RangePeak(
-                range_name, device, peak, int(inside[-1]) - before, when,
-                _open_operators(spans, spans.thread[index], when),
-            )  # fmt: skip
+            peak, left = int(inside[at]) - before, int(inside[-1]) - before
+            if peak > 0:
+                holders = _open_operators(spans, spans.thread[index], when)
+                candidate = RangePeak(range_name, device, peak, left, when, holders)
+            else:  # nothing but releases: nobody holds anything
+                candidate = RangePeak(range_name, device, 0, left, None, ())
         if best is None or candidate.peak_bytes > best.peak_bytes:
             best = candidate
     return best

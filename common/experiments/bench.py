@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 from common.contract.problem import Variant
 from common.errors import WorklogError
@@ -26,6 +27,7 @@ from common.experiments.request import (
     device_bytes,
     package_folders,
 )
+from common.recording.environment import without_places
 from common.recording.run_folder import RunWriter, write_json
 from common.timing.sampling import Sample, Side, StopDecision, StopRule, interleave, sequential
 from common.timing.worker_client import Worker, WorkerFailed
@@ -84,7 +86,8 @@ class Bench:
         worker = start_worker(self.request, variant, self.writer)
         self.workers[variant.name] = worker
         arguments = open_arguments(self.request, variant)
-        return int(worker.request("open", PREPARE_SECONDS, **arguments)["needs_bytes"])
+        needs: int = worker.request("open", PREPARE_SECONDS, **arguments)["needs_bytes"]
+        return needs
 
     def prepare(self, variant: Variant) -> None:
         self.report.step(f"building and compiling {variant.name}")
@@ -98,14 +101,20 @@ class Bench:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "outputs.npz"
             self.workers[variant.name].request("outputs", SAMPLE_SECONDS, path=str(path))
-            outputs = load_outputs(path)
+            try:
+                outputs = load_outputs(path)
+            except (OSError, ValueError, BadZipFile) as error:
+                message = f"wrote no outputs that can be read ({error}); mend its repro.py"
+                raise WorkerFailed(variant.name, message) from error
         if variant.name == self.request.problem.baseline:
             self.reference = outputs
         assert self.reference is not None  # the baseline comes first, and its failure is fatal
         tolerance = None  # the baseline is the reference itself
         if variant.name != self.request.problem.baseline and variant.tolerance is not None:
             scale = self.facts[variant.name].get("tolerance_scale", 1.0)
-            tolerance = variant.tolerance * float(scale)
+            if not isinstance(scale, int | float):
+                raise WorkerFailed(variant.name, f"tolerance_scale is {scale!r}, give a number")
+            tolerance = variant.tolerance * scale
         self.checks[variant.name] = check_outputs(outputs, self.reference, tolerance)
         write_json(self.writer.folder / "checks.json", self.checks)
         if not self.checks[variant.name]["passed"]:
@@ -114,7 +123,8 @@ class Bench:
 
     def drop(self, name: str, reason: str | None = None) -> None:
         if reason is not None:
-            self.failures[name] = reason
+            self.failures[name] = without_places(reason)
+            self.report.step(reason)
         worker = self.workers.pop(name, None)
         if worker is not None:
             peak = worker.close()
@@ -158,9 +168,12 @@ class Bench:
         def measure() -> Mapping[str, int]:
             # The threads of the worker that ran before spin for a while before they sleep.
             time.sleep(SETTLE_SECONDS)
-            phases: Mapping[str, int] = self.workers[name].request("sample", SAMPLE_SECONDS)[
-                "phases"
-            ]
+            answer = self.workers[name].request("sample", SAMPLE_SECONDS)
+            phases: Mapping[str, int] = answer["phases"]
+            for phase in self.request.problem.phases:
+                if phases.get(phase, 0) <= 0:
+                    message = f"gave {phases.get(phase)} ns for {phase}; mend its repro.py"
+                    raise WorkerFailed(name, message)
             return phases
 
         return measure
@@ -182,6 +195,9 @@ def run_bench(request: Request, writer: RunWriter) -> None:
                 bench.guarded(variant, lambda v: needs.update({v.name: bench.open(v)}))
             available = int(SHARE_OF_MEMORY * device_bytes(request.machine, request.device))
             together = sum(needs.values()) <= available
+            # Said before the first sample: a run that is killed must be read as what it was.
+            sampling = {"interleaved": together, "needs_bytes": needs}
+            writer.update(sampling=sampling)
             decision = _interleaved(bench) if together else _one_after_the_other(bench)
         finally:
             bench.close()
@@ -190,13 +206,7 @@ def run_bench(request: Request, writer: RunWriter) -> None:
                 failures=bench.failures,
                 peak_resident_bytes=bench.resident_bytes,
             )
-    writer.update(
-        sampling={
-            "interleaved": together,
-            "stopped_because": decision.reason,
-            "needs_bytes": needs,
-        }
-    )
+    writer.update(sampling={**sampling, "stopped_because": decision.reason})
 
 
 def _rule(request: Request) -> StopRule:
@@ -259,9 +269,12 @@ def _one_after_the_other(bench: Bench) -> StopDecision:
                 on_sample=bench.on_sample,
             ).decision
         except WorkerFailed as error:
+            bench.drop(variant.name, str(error))
             if variant.name == request.problem.baseline:
                 raise
-            bench.drop(variant.name, str(error))
-        except Rejected:
-            pass  # its check says why, and it has no samples
+        except Rejected as error:
+            # Its check says why, and it has no samples. Without a baseline there is no reference.
+            bench.report.step(str(error))
+            if variant.name == request.problem.baseline:
+                raise
     return decision

@@ -44,11 +44,15 @@ def divergence_nats(values: NDArray[np.float32], reference: NDArray[np.float32])
 
 def check_outputs(outputs: Outputs, reference: Outputs, tolerance: float | None) -> dict[str, Any]:
     """The correctness record of one variant. `tolerance` None: it is the reference itself."""
+    if not reference:
+        return {"passed": False, "reason": "the reference has no outputs to compare with"}
     for name, wanted in reference.items():
         found = outputs.get(name)
         if found is None or found.shape != wanted.shape:
             shape = None if found is None else found.shape
             return {"passed": False, "reason": f"{name} has shape {shape}, not {wanted.shape}"}
+        if found.ndim == 0 or found.size == 0:
+            return {"passed": False, "reason": f"{name} has shape {found.shape}: no logits"}
         if not np.isfinite(found).all():
             return {"passed": False, "reason": f"{name} holds values that are not finite"}
         if not np.any(wanted):

@@ -7,16 +7,23 @@ from typing import Any
 from common.experiments.bench import PREPARE_SECONDS, open_arguments, start_worker
 from common.experiments.progress import Reporter
 from common.experiments.request import Request
-from common.recording.run_folder import RunWriter
+from common.recording.environment import without_places
+from common.recording.run_folder import RunWriter, open_run
+from common.report.evidence import Evidence
 from common.timing.worker_client import WorkerFailed
 
 
 def run_profile(request: Request, writer: RunWriter) -> None:
-    """Record `traces/<variant>/trace.json.gz` of every variant; failures go into the manifest."""
+    """Record `traces/<variant>/trace.json.gz` of every variant; failures go into the manifest.
+
+    Variants that failed or were rejected earlier in the same run get no figures here either.
+    """
+    so_far = Evidence(open_run(writer.folder))
+    variants = [v for v in request.variants if so_far.state(v.name)[0] == "measured"]
     facts: dict[str, Any] = {}
     failures: dict[str, str] = {}
-    with Reporter(request.problem.name, 2 * len(request.variants)) as report:
-        for variant in request.variants:
+    with Reporter(request.problem.name, 2 * len(variants)) as report:
+        for variant in variants:
             report.step(f"preparing the profile of {variant.name}")
             folder = writer.folder / "traces" / variant.name
             folder.mkdir(parents=True, exist_ok=True)
@@ -29,7 +36,8 @@ def run_profile(request: Request, writer: RunWriter) -> None:
                 recorded = worker.request("profile", PREPARE_SECONDS, folder=str(folder))["facts"]
                 facts[variant.name] = {**prepared, **recorded}
             except WorkerFailed as error:
-                failures[variant.name] = str(error)
+                report.step(str(error))
+                failures[variant.name] = without_places(str(error))
             finally:
                 worker.close()
     writer.update(profile_facts=facts, profile_failures=failures)

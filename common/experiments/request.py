@@ -20,6 +20,7 @@ from common.contract.problem import (
     root,
 )
 from common.errors import PreconditionError, UsageError
+from common.floors.traffic import bytes_per_weight
 from common.recording.environment import (
     Machine,
     compiler_version,
@@ -71,7 +72,7 @@ def settle(
             "torch.compile needs a C++ compiler on a CPU and there is none; "
             "install one (on Debian or Ubuntu: apt-get install g++)"
         )
-    capability = max((float(g.get("compute_cap", 0) or 0) for g in machine.gpus), default=0.0)
+    capability = max(map(_capability, machine.gpus), default=0.0)
     missing: dict[str, str] = {}
     for variant in chosen:
         needed = variant.needs_cuda_capability
@@ -81,6 +82,8 @@ def settle(
     runnable = tuple(variant for variant in chosen if variant.name not in missing)
     for variant in runnable:
         package_folders(variant)
+        for path in variant.traffic.values():
+            bytes_per_weight(path)  # a name that is none must not show after the run
     return Request(
         problem,
         size,
@@ -91,6 +94,13 @@ def settle(
         (out or root() / "results").absolute(),
         dict(options or {}),
     )
+
+
+def _capability(gpu: Mapping[str, str]) -> float:
+    try:
+        return float(gpu.get("compute_cap", 0))
+    except ValueError:  # "[N/A]" where the driver does not say
+        return 0.0
 
 
 def choose_device(wanted: str, machine: Machine) -> str:

@@ -35,6 +35,7 @@ def execute(request: Request, kind: str, arguments: Sequence[str]) -> tuple[Path
         for measure in PASSES[kind]:
             measure(request, writer)
     except BaseException as error:
+        writer.close()
         writer.update(ended_by=type(error).__name__)
         raise
     if request.device == "cuda":

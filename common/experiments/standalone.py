@@ -41,7 +41,10 @@ def _measure(repro: Path, arguments: argparse.Namespace) -> dict[str, object]:
     if name in request.not_applicable:
         raise WorklogError(f"{name} {request.not_applicable[name]}; choose another variant")
     variant = next(v for v in request.variants if v.name == name)
-    os.environ.update(variant.environment)
+    if any(os.environ.get(key) != value for key, value in variant.environment.items()):
+        # Some of it (glibc's tunables) is read only when a process starts: start anew with it.
+        os.environ.update(variant.environment)
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(compile_cache(variant)))
     for folder in reversed(package_folders(variant)):
         sys.path.insert(0, str(folder))

@@ -18,7 +18,7 @@ from typing import Any
 
 from common.contract.predictions import score
 from common.contract.problem import Problem, load_problem, problem_names
-from common.errors import UsageError
+from common.errors import UsageError, WorklogError
 from common.recording.run_folder import Run, open_run, read_json
 from common.report import run_tables
 from common.report.evidence import Evidence
@@ -27,7 +27,8 @@ from common.report.tables import Table, significant
 
 BLOCK = re.compile(
     r"<!-- worklog:(?P<name>[a-z-]+)(?P<options>(?: [a-z]+=[^ >]+)*) -->\n"
-    r"(?P<body>.*?)"
+    # A body holds no marker: a block that is not closed must not swallow the text up to the next.
+    r"(?P<body>(?:(?!<!-- /?worklog:).)*)"
     r"<!-- /worklog:(?P<end>[a-z-]+) -->",
     re.DOTALL,
 )
@@ -58,7 +59,11 @@ def _with_footer(found: Recorded, table: Table) -> str:
 
 def _verdicts(problem: Problem, options: Mapping[str, str]) -> str:
     found = recorded(problem, options["run"])
-    return _with_footer(found, run_tables.verdicts(found.summary, options.get("phase", "decode")))
+    phase = options.get("phase", "decode")
+    if phase not in problem.phases:
+        phases = ", ".join(problem.phases)
+        raise UsageError(f"{problem.name} has no phase {phase!r}; there are: {phases}")
+    return _with_footer(found, run_tables.verdicts(found.summary, phase))
 
 
 def _claims(problem: Problem, options: Mapping[str, str]) -> str:
@@ -111,6 +116,12 @@ def _predictions(problem: Problem, options: Mapping[str, str]) -> str:
     note = f"_Set `{sets.name}`, sealed {sets.sealed}, SHA-256 `{sets.sha256[:12]}`: {sets.basis}_"
     if "run" in options:
         found = recorded(problem, options["run"])
+        device, preset = found.summary["device"]["slug"], found.summary["preset"]
+        if not sets.applies_to(device, preset):
+            raise UsageError(
+                f"set {sets.name} is not about {device} with preset {preset}; score it on another "
+                "run or leave run= out"
+            )
         sealed = found.run.manifest["predictions"].get(sets.name)
         note += (
             "\n\n_The hash stands in the run's manifest: sealed before it was made._"
@@ -137,24 +148,22 @@ def _predictions(problem: Problem, options: Mapping[str, str]) -> str:
 
 def _problems(problem: Problem | None, options: Mapping[str, str]) -> str:
     """The index of all problems, for the README."""
-    rows = []
-    for name in problem_names():
-        each = load_problem(name)
-        link = f"[{name}](problems/{name}/WORKLOG.md)"
-        rows.append((link, each.symptom, each.cause, each.status))
-    return Table(("problem", "symptom", "cause", "status"), tuple(rows)).markdown()
+    problems = [load_problem(name) for name in problem_names()]
+    rows = tuple((p.name, p.symptom, p.cause, p.status) for p in problems)
+    links = {p.name: f"problems/{p.name}/WORKLOG.md" for p in problems}
+    return Table(("problem", "symptom", "cause", "status"), rows, links=links).markdown()
 
 
 Renderer = Callable[[Problem, Mapping[str, str]], str]
-RENDERERS: dict[str, Renderer] = {
-    "verdicts": _verdicts,
-    "claims": _claims,
-    "operators": _operators,
-    "memory": _memory,
-    "correctness": _correctness,
-    "floors": _floors,
-    "setup": _setup,
-    "predictions": _predictions,
+RENDERERS: dict[str, tuple[Renderer, frozenset[str]]] = {  # and the options that it takes
+    "verdicts": (_verdicts, frozenset({"run", "phase"})),
+    "claims": (_claims, frozenset({"run"})),
+    "operators": (_operators, frozenset({"run", "variant", "phase"})),
+    "memory": (_memory, frozenset({"run"})),
+    "correctness": (_correctness, frozenset({"run"})),
+    "floors": (_floors, frozenset({"run"})),
+    "setup": (_setup, frozenset()),
+    "predictions": (_predictions, frozenset({"set", "run"})),
 }
 
 
@@ -166,13 +175,17 @@ def render_block(problem: Problem | None, name: str, options: Mapping[str, str])
         problem = load_problem(options["problem"])
     if problem is None:
         raise UsageError(f"block {name} needs problem=NAME on this page; add it")
-    renderer = RENDERERS.get(name)
-    if renderer is None:
+    if name not in RENDERERS:
         known = ", ".join(sorted([*RENDERERS, "problems"]))
         raise UsageError(f"unknown block {name!r}; there are: {known}")
+    renderer, accepted = RENDERERS[name]
+    strange = sorted(options.keys() - accepted - {"problem"})
+    if strange:
+        takes = ", ".join(sorted(accepted)) or "none"
+        raise UsageError(f"block {name} has no option {strange[0]!r}; it takes: {takes}")
     try:
         return renderer(problem, options)
-    except KeyError as error:
+    except (AttributeError, KeyError, TypeError) as error:
         raise UsageError(
             f"block {name} lacks the option or the data {error}; see the other blocks"
         ) from error
@@ -206,7 +219,7 @@ def render_page(path: Path, problem: Problem | None) -> tuple[str, list[Finding]
         options = dict(option.split("=", 1) for option in match["options"].split())
         try:
             body = render_block(problem, name, options) + "\n"
-        except UsageError as error:
+        except WorklogError as error:
             findings.append(Finding(path, line, str(error)))
             return match.group(0)
         if body != match["body"]:

@@ -42,7 +42,11 @@ def render(names: list[str]) -> tuple[list[Path], list[Finding]]:
     """Write every block anew; returns the pages that changed and what could not be made."""
     changed, findings = [], []
     for problem, path in _pages(names):
-        text, found = render_page(path, problem)
+        try:
+            text, found = render_page(path, problem)
+        except UnicodeDecodeError as error:
+            findings.append(_not_utf8(path, error))
+            continue
         findings += [f for f in found if "run worklog render" not in f.message]
         if text != path.read_text(encoding="utf-8"):
             path.write_text(text, encoding="utf-8")
@@ -57,12 +61,16 @@ def check(names: list[str]) -> list[Finding]:
         try:
             findings += render_page(path, problem)[1]
         except UnicodeDecodeError as error:
-            findings.append(Finding(path, 1, f"is not UTF-8 ({error.reason}); save it as UTF-8"))
+            findings.append(_not_utf8(path, error))
     for name in names or problem_names():
         problem = load_problem(name)
         findings += _check_sections(problem)
         findings += _check_evidence(problem)
     return findings
+
+
+def _not_utf8(path: Path, error: UnicodeDecodeError) -> Finding:
+    return Finding(path, 1, f"is not UTF-8 ({error.reason}); save it as UTF-8")
 
 
 def _pages(names: list[str]) -> list[tuple[Problem | None, Path]]:
@@ -99,8 +107,12 @@ def _check_evidence(problem: Problem) -> list[Finding]:
         folder = problem.folder / place
         try:
             run = open_run(folder)
-            stored = read_json(folder / "summary.json")
             rebuilt = build_summary(run)
+            stored = read_json(folder / "summary.json")
+            seals = dict(run.manifest["predictions"])
+        except (KeyError, TypeError, ValueError):
+            findings.append(Finding(toml, 1, f"evidence {key} has no predictions; record it anew"))
+            continue
         except WorklogError as error:
             findings.append(Finding(toml, 1, f"evidence {key}: {error}"))
             continue
@@ -109,17 +121,15 @@ def _check_evidence(problem: Problem) -> list[Finding]:
         if stored != rebuilt:
             message = f"evidence {key}: summary.json is not what its data give; run worklog render"
             findings.append(Finding(folder / "summary.json", 1, message))
-        for sets in problem.predictions:
-            sealed = run.manifest["predictions"].get(sets.name)
-            if sealed is not None and sealed != sets.sha256:
-                findings.append(
-                    Finding(
-                        problem.folder / "predictions.toml",
-                        1,
-                        f"set {sets.name} was changed after the run of evidence {key}; "
-                        "restore it and write new predictions into a new set",
-                    )
+        now = {sets.name: sets.sha256 for sets in problem.predictions}
+        for name, sealed in seals.items():
+            if now.get(name) != sealed:
+                done = "changed" if name in now else "removed or renamed"
+                message = (
+                    f"set {name} was {done} after the run of evidence {key}; "
+                    "restore it and write new predictions into a new set"
                 )
+                findings.append(Finding(problem.folder / "predictions.toml", 1, message))
     return findings
 
 

@@ -20,6 +20,11 @@ GPU_FIELDS = (
     "name,driver_version,memory.total,compute_cap,clocks.sm,clocks.mem,clocks.max.sm,"
     "power.limit,temperature.gpu,clocks_event_reasons.active"
 )
+# What is asked where the driver does not know one of the above: it then answers nothing at all,
+# and a GPU must not become invisible by that.
+LEAST_GPU_FIELDS = "name,driver_version,memory.total"
+# An absolute path of two or more parts, also inside quotes; not the slashes of a URL or a fraction.
+PLACE = re.compile(r"(?<![\w.:/~])~?(?:/[^\s/'\"`:,;()<>|]+)+/(?=[^\s/'\"`:,;()<>|]*)")
 
 
 @dataclass(frozen=True)
@@ -68,14 +73,21 @@ def gpu_facts() -> tuple[dict[str, str], ...]:
     """One dictionary per NVIDIA GPU as `nvidia-smi` prints it; empty without one."""
     if shutil.which("nvidia-smi") is None:
         return ()
-    command = ["nvidia-smi", f"--query-gpu={GPU_FIELDS}", "--format=csv,noheader"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return ()
-    names = GPU_FIELDS.split(",")
-    rows = [line.split(", ") for line in done.stdout.splitlines() if line.strip()]
-    return tuple(dict(zip(names, row, strict=False)) for row in rows)
+    for fields in (GPU_FIELDS, LEAST_GPU_FIELDS):
+        command = ["nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader"]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+        except (OSError, subprocess.SubprocessError):
+            continue
+        rows = [line.split(", ") for line in done.stdout.splitlines() if line.strip()]
+        return tuple(dict(zip(fields.split(","), row, strict=False)) for row in rows)
+    return ()
+
+
+def without_places(text: str) -> str:
+    """`text` with folders cut from absolute paths: what a failed process says names its user."""
+    home = str(Path.home())
+    return PLACE.sub("…/", text.replace(home, "~") if len(home) > 1 else text)
 
 
 def read_machine() -> Machine:
@@ -123,9 +135,12 @@ def compiler_version() -> str | None:
     for name in (os.environ.get("CXX"), "g++", "clang++", "c++"):
         path = shutil.which(name) if name else None
         if path:
-            done = subprocess.run(
-                [path, "--version"], check=False, capture_output=True, text=True, timeout=20
-            )
+            try:
+                done = subprocess.run(
+                    [path, "--version"], check=False, capture_output=True, text=True, timeout=20
+                )
+            except (OSError, subprocess.SubprocessError):
+                continue  # a broken one; the next may work
             return done.stdout.splitlines()[0] if done.returncode == 0 and done.stdout else None
     return None
 

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
-# Written by Kineto into the head of each trace; both name the machine or its user.
-HOST_NAME = re.compile(rb'"host_name": *"[^"]*",?')
-TRACE_NAME = re.compile(rb'"traceName": *"(?:[^"]*/)?([^"/]*)"')
+# What names the machine or its user: Kineto's "host_name", and every value that is an absolute
+# path ("traceName" of the file itself, "kernel_file" of Inductor's kernels, …).
+HOST_NAME = re.compile(rb'("host_?name" *: *")[^"]*"', re.IGNORECASE)
+PLACE = re.compile(rb'([:,\[] *")/(?:[^"\\\n]*/)?([^"/]*")')
 
 
 def record_trace(path: Path, device: torch.device, work: Callable[[], None]) -> None:
@@ -41,8 +42,11 @@ def record_trace(path: Path, device: torch.device, work: Callable[[], None]) -> 
 
 
 def anonymous(trace: bytes) -> bytes:
-    """A Kineto trace without host name and folders; events and times are left byte for byte."""
-    return TRACE_NAME.sub(rb'"traceName": "\1"', HOST_NAME.sub(b"", trace))
+    """A Kineto trace without host name and folders; events and times are left byte for byte.
+
+    The keys stay, so that what was valid JSON stays so.
+    """
+    return PLACE.sub(rb"\1\2", HOST_NAME.sub(rb'\1removed"', trace))
 
 
 def write_anonymous(trace: bytes, path: Path) -> None:

@@ -16,12 +16,14 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from io import RawIOBase
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from common.errors import PreconditionError, UsageError
 
@@ -31,11 +33,15 @@ SMALLEST_FREE_BYTES = 64 << 20
 
 
 def write_json(path: Path, document: object) -> None:
+    """Write a document atomically, readable and ending in a line break."""
+    write_text(path, json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
     """Write atomically: a reader (or a crash) sees the old file or the new one, never half."""
     temporary = path.with_name(path.name + ".part")
     with temporary.open("w", encoding="utf-8") as stream:
-        json.dump(document, stream, indent=1, ensure_ascii=False, allow_nan=False)
-        stream.write("\n")
+        stream.write(text)
         stream.flush()
         os.fsync(stream.fileno())
     temporary.replace(path)
@@ -46,7 +52,7 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UsageError(f"{path} does not exist; give the folder of a run") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UsageError(
             f"{path} cannot be read ({error}); take the run again from where it was made"
         ) from error
@@ -54,13 +60,15 @@ def read_json(path: Path) -> Any:
 
 def ensure_writable(folder: Path) -> None:
     """Fail before the work, not after it: `folder` can be made, written to, and has room."""
+    probe = folder / f".write-test-{os.getpid()}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".write-test-{os.getpid()}"
-        probe.write_bytes(b"x")
-        probe.unlink()
+        try:
+            probe.write_bytes(b"x")
+        finally:
+            probe.unlink(missing_ok=True)
     except OSError as error:
-        if error.errno == errno.ENOSPC:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise PreconditionError(full_disk_message(folder)) from error
         raise UsageError(
             f"cannot write to {folder} ({error.strerror}); choose another folder with --out"
@@ -83,14 +91,16 @@ class RunWriter:
 
     folder: Path
     manifest: dict[str, Any]
-    _samples: TextIO | None = None
+    _samples: RawIOBase | None = None
 
     @staticmethod
     def create(parent: Path, revision: str, preset: str, manifest: dict[str, Any]) -> RunWriter:
         """Make `<UTC>-<revision7>-<preset>.unfinished` under `parent`, a new one in any case."""
         ensure_writable(parent)
         now = datetime.now(UTC)
-        stem = f"{now:%Y%m%dT%H%M%SZ}-{revision[:7]}-{preset}"
+        # A revision that is handed in may be a branch's name with slashes in it.
+        short = re.sub(r"[^A-Za-z0-9._+-]", "-", revision[:7])
+        stem = f"{now:%Y%m%dT%H%M%SZ}-{short}-{preset}"
         for attempt in range(100):
             name = stem if attempt == 0 else f"{stem}.{attempt}"
             folder = parent / (name + UNFINISHED)
@@ -111,9 +121,11 @@ class RunWriter:
     def add_sample(self, line: dict[str, Any]) -> None:
         """Append one sample and hand it to the kernel at once: SIGKILL can no longer take it."""
         if self._samples is None:
-            self._samples = (self.folder / "samples.jsonl").open("a", encoding="utf-8")
-        self._samples.write(json.dumps(line, separators=(",", ":")) + "\n")
-        self._samples.flush()
+            # Unbuffered: one write per line, and nothing left to flush when the disk is full.
+            self._samples = (self.folder / "samples.jsonl").open("ab", buffering=0)
+        left = memoryview((json.dumps(line, separators=(",", ":")) + "\n").encode())
+        while left:
+            left = left[self._samples.write(left) or 0 :]
 
     def update(self, **facts: Any) -> None:
         self.manifest = {**self.manifest, **facts}
@@ -121,16 +133,28 @@ class RunWriter:
 
     def finish(self) -> Path:
         """Close, mark finished, rename; returns the final folder."""
+        self.close()
+        ended = datetime.now(UTC).isoformat(timespec="seconds")
+        self.update(status="finished", finished=ended)
+        stem = self.folder.name.removesuffix(UNFINISHED)
+        for attempt in range(100):
+            final = self.folder.with_name(stem if attempt == 0 else f"{stem}.{attempt}")
+            try:
+                self.folder.rename(final)
+            except OSError as error:
+                # Another run of this second was finished since this one began.
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+                    raise
+                continue
+            self.folder = final
+            return final
+        raise UsageError(f"{self.folder} cannot be renamed; choose another --out")
+
+    def close(self) -> None:
         if self._samples is not None:
             os.fsync(self._samples.fileno())
             self._samples.close()
             self._samples = None
-        ended = datetime.now(UTC).isoformat(timespec="seconds")
-        self.update(status="finished", finished=ended)
-        final = self.folder.with_name(self.folder.name.removesuffix(UNFINISHED))
-        self.folder.rename(final)
-        self.folder = final
-        return final
 
 
 @dataclass(frozen=True)
@@ -154,17 +178,20 @@ def read_samples(path: Path) -> Iterator[dict[str, Any]]:
     """Every complete line; a last line cut off by a kill is no sample."""
     if not path.exists():
         return
-    with path.open(encoding="utf-8") as stream:
+    with path.open("rb") as stream:
         for number, line in enumerate(stream, 1):
-            if not line.endswith("\n"):
+            if not line.endswith(b"\n"):
                 return
             try:
-                yield json.loads(line)
-            except ValueError as error:
+                sample = json.loads(line)
+                if not isinstance(sample, dict):
+                    raise ValueError("no object")
+            except (ValueError, RecursionError) as error:
                 raise UsageError(
-                    f"{path}:{number} is no JSON ({error}); the file was changed after the run, "
+                    f"{path}:{number} is no sample ({error}); the file was changed after the run, "
                     "take it again from where it was made"
                 ) from error
+            yield sample
 
 
 def open_run(folder: Path) -> Run:

@@ -62,9 +62,15 @@ class Evidence:
     def durations_ns(self) -> Mapping[tuple[str, str], dict[int, int]]:
         """(variant, phase) -> {round: duration} in measured order."""
         table: dict[tuple[str, str], dict[int, int]] = {}
-        for sample in self.run.samples():
-            key = (str(sample["variant"]), str(sample["phase"]))
-            table.setdefault(key, {})[int(sample["round"])] = int(sample["duration_ns"])
+        try:
+            for sample in self.run.samples():
+                key = (str(sample["variant"]), str(sample["phase"]))
+                table.setdefault(key, {})[int(sample["round"])] = int(sample["duration_ns"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise UsageError(
+                f"{self.run.folder}/samples.jsonl: a sample lacks or misuses {error}; "
+                "take the run again from where it was made"
+            ) from error
         return table
 
     def state(self, variant: str) -> tuple[str, str | None]:
@@ -133,20 +139,28 @@ class Evidence:
                 self._traces[variant] = None
         return self._traces[variant]
 
+    def profile_failure(self, variant: str) -> str | None:
+        reason = self.manifest.get("profile_failures", {}).get(variant)
+        return None if reason is None else str(reason)
+
+    def profiled(self, variant: str) -> Trace | None:
+        """The trace of a variant that may have figures; a wrong output is not worth a profile."""
+        return self.trace(variant) if self.state(variant)[0] == "measured" else None
+
     def range_time(self, variant: str, phase: str) -> RangeTime | None:
-        trace = self.trace(variant)
+        trace = self.profiled(variant)
         return None if trace is None else time_in_range(trace, phase)
 
     def range_bounds_ns(self, variant: str, phase: str) -> list[tuple[int, int]]:
         """(start, end) of every occurrence of the phase, in ns since the first allocation."""
-        trace = self.trace(variant)
+        trace = self.profiled(variant)
         if trace is None or len(trace.allocations) == 0:
             return []
         origin = int(trace.allocations.time_ns[0])
         return [(start - origin, end - origin) for start, end in range_bounds(trace, phase)]
 
     def range_peak(self, variant: str, phase: str) -> RangePeak | None:
-        trace = self.trace(variant)
+        trace = self.profiled(variant)
         if trace is None:
             return None
         return peak_in_range(trace, phase, 0 if self._device_kind == "cuda" else -1)
@@ -161,8 +175,9 @@ class Evidence:
 
     def largest_linear(self, variant: str) -> int | None:
         for facts in (self.manifest.get("profile_facts", {}), self.manifest.get("facts", {})):
-            if variant in facts:
-                return int(facts[variant]["parameters"]["largest_linear"])
+            elements = facts.get(variant, {}).get("parameters", {}).get("largest_linear")
+            if elements:
+                return int(elements)
         return None
 
     @cached_property
@@ -179,7 +194,10 @@ class Evidence:
         )
         if self.floors is None or facts is None or measured is None:
             return None
-        stored, weights = int(facts["linear_weight_bytes"]), int(facts["parameters"]["linear"])
+        stored, weights = facts.get("linear_weight_bytes"), facts.get("parameters", {})
+        weights = weights.get("linear")
+        if not stored or not weights:  # a problem without weights has no such floor
+            return None
         floor = time_floor_ns(stored, 2 * weights, self.floors.read.best, None)
         path = self.manifest["variants"][variant].get("traffic", {}).get(self._device_kind)
         modelled = None
@@ -202,6 +220,9 @@ class Evidence:
 
     def _missing(self, variant: str, otherwise: str) -> Measured:
         state, reason = self.state(variant)
+        failure = self.profile_failure(variant)
+        if state == "measured" and otherwise == NEEDS_PROFILE and failure is not None:
+            return Measured(None, reason=f"profile failed: {failure}")
         return Measured(None, reason=otherwise if state == "measured" else f"{state}: {reason}")
 
     def ratio(self, variant: str, baseline: str, phase: str) -> Measured:
@@ -240,10 +261,8 @@ class Evidence:
 
     def logit_error(self, variant: str, phase: str) -> Measured:
         """Relative error of the logits against the baseline's, rejected variants included."""
-        errors = self.checks.get(variant, {}).get("relative_error")
-        if errors is None:
-            return self._missing(variant, NEEDS_BENCH)
-        return Measured(float(errors[phase]))
+        error = self.checks.get(variant, {}).get("relative_error", {}).get(phase)
+        return self._missing(variant, NEEDS_BENCH) if error is None else Measured(float(error))
 
     def floor_share(self, variant: str, phase: str) -> Measured:
         """Floor over measured time of decode: 1 is the limit of the machine."""

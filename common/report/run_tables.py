@@ -22,7 +22,7 @@ def device_name(summary: Summary, manifest: Mapping[str, Any]) -> str:
 def footer(summary: Summary, manifest: Mapping[str, Any]) -> str:
     """The conditions that stand under every table: device, versions, date, run."""
     facts = {**manifest.get("profile_facts", {}), **manifest.get("facts", {})}
-    torch = next((f["torch"] for f in facts.values()), "unknown")
+    torch = next((f["torch"] for f in facts.values() if "torch" in f), "unknown")
     return (
         f"_{summary['origin']}: {device_name(summary, manifest)}; torch {torch}; "
         f"preset {summary['preset']}; "
@@ -46,7 +46,7 @@ def verdicts(summary: Summary, phase: str = "decode") -> Table:
         if measured is None:
             rows.append((name, variant["state"], "", "", "", variant.get("reason", "")))
             continue
-        ratio = ratio_of(summary, name, phase)
+        ratio, is_baseline = ratio_of(summary, name, phase), name == summary["baseline"]
         ends = measured["interval_ns"]
         spread = f" ({milliseconds(ends[0])} … {milliseconds(ends[1])})" if ends is not None else ""
         rows.append(
@@ -54,9 +54,9 @@ def verdicts(summary: Summary, phase: str = "decode") -> Table:
                 name,
                 milliseconds(measured["median_ns"]) + spread,
                 significant(1e9 / measured["median_ns"]),
-                "1" if ratio is None else significant(ratio["ratio"]),
+                significant(ratio["ratio"]) if ratio else "1" if is_baseline else "",
                 "" if ratio is None or not ratio["interval"] else interval(*ratio["interval"]),
-                "baseline" if ratio is None else ratio["verdict"],
+                ratio["verdict"] if ratio else "baseline" if is_baseline else "no baseline",
             )
         )
     return Table(
@@ -86,7 +86,8 @@ def operators(summary: Summary, variant: str, phase: str, most: int = 6) -> Tabl
     total, runs = time["total_ns"], time["occurrences"]
 
     def row(name: str, count: str, time_ns: int) -> tuple[str, ...]:
-        return name, count, milliseconds(time_ns / runs), percent(time_ns / total)
+        share = percent(time_ns / total) if total else ""
+        return name, count, milliseconds(time_ns / runs), share
 
     rows = [
         row(f"`{r['operator']}`", significant(r["count"] / runs), r["time_ns"])

@@ -7,6 +7,7 @@ from typing import Any
 
 from common.contract.claims import judge, parse_claim
 from common.diff.attribution import memory_timeline
+from common.errors import UsageError
 from common.recording.run_folder import Run
 from common.report.evidence import Evidence
 from common.timing.statistics import Comparison, Summary
@@ -20,7 +21,20 @@ def rounded(value: float, digits: int = 6) -> float:
 
 
 def build_summary(run: Run) -> dict[str, Any]:
-    """The summary of one run; the same folder gives the same document on any machine."""
+    """The summary of one run; the same folder gives the same document on any machine.
+
+    Raises UsageError for a folder whose files were changed into something else.
+    """
+    try:
+        return _build(run)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise UsageError(
+            f"{run.folder}: its files lack or misuse {error}; take the run again from where it "
+            "was made"
+        ) from error
+
+
+def _build(run: Run) -> dict[str, Any]:
     evidence = Evidence(run)
     manifest = run.manifest
     names = [*manifest["variants"], *manifest.get("not_applicable", {})]
@@ -69,9 +83,13 @@ def _variant(evidence: Evidence, name: str) -> dict[str, Any]:
     floor = evidence.decode_floor(name)
     if floor is not None:
         record["floor"] = {
-            key: value if value is None else rounded(value) for key, value in asdict(floor).items()
+            key: rounded(value) if isinstance(value, float) else value
+            for key, value in asdict(floor).items()
         }
-    if evidence.trace(name) is not None:
+    failure = evidence.profile_failure(name)
+    if failure is not None:
+        record["profile_failure"] = failure
+    if evidence.profiled(name) is not None:
         record["profile"] = {phase: _profile(evidence, name, phase) for phase in phases}
         record["memory_timeline"] = _timeline(evidence, name)
         record["memory_ranges"] = [

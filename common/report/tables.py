@@ -9,27 +9,35 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 ENTITIES = {c: f"&#{ord(c)};" for c in "|`\\<>"}
 
 
 @dataclass(frozen=True)
 class Table:
-    """`right` names the columns that hold numbers and are aligned to the right."""
+    """`right` names the columns that hold numbers and are aligned to the right.
+
+    `links` gives cells (by their whole text) a target in Markdown; they are the project's own.
+    """
 
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     right: tuple[str, ...] = ()
     note: str = ""
+    links: Mapping[str, str] = field(default_factory=dict)
 
     def markdown(self) -> str:
         marks = ["--:" if column in self.right else "---" for column in self.columns]
         lines = [_row([escape_markdown(c) for c in self.columns]), "|" + "|".join(marks) + "|"]
-        lines += [_row([escape_markdown(cell) for cell in row]) for row in self.rows]
+        lines += [_row([self._markdown_cell(cell) for cell in row]) for row in self.rows]
         if self.note:
             lines += ["", self.note]
         return "\n".join(lines)
+
+    def _markdown_cell(self, cell: str) -> str:
+        text = escape_markdown(cell)
+        return f"[{text}]({self.links[cell]})" if cell in self.links else text
 
     def text(self) -> str:
         """Aligned columns for a terminal; control characters are shown, never sent."""
@@ -132,6 +140,8 @@ def _unlinked(text: str) -> str:
 def milliseconds(value_ns: float) -> str:
     """ns as ms with three significant digits."""
     value = value_ns / 1e6
+    if value < 1:  # nothing that was measured may read as 0.00
+        return significant(value)
     return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
@@ -139,7 +149,7 @@ def significant(value: float, digits: int = 3) -> str:
     if value == 0:
         return "0"
     text = f"{value:.{digits}g}"
-    return f"{float(text):,.0f}" if "e" in text else text
+    return f"{float(text):,.0f}" if "e+" in text else text
 
 
 def interval(low: float, high: float) -> str:

@@ -14,6 +14,7 @@ import argparse
 import ctypes
 import importlib.util
 import json
+import operator
 import os
 import resource
 import signal
@@ -82,7 +83,8 @@ def serve(repro: Path, requests: TextIO, replies: TextIO) -> None:
     session: Any = None
 
     def answer(document: Mapping[str, Any]) -> None:
-        replies.write(json.dumps(document) + "\n")
+        # nan is refused here, where the error still names its cause: a manifest cannot hold it.
+        replies.write(json.dumps(document, allow_nan=False) + "\n")
         replies.flush()
 
     for line in requests:
@@ -91,11 +93,11 @@ def serve(repro: Path, requests: TextIO, replies: TextIO) -> None:
         try:
             if command == "open":
                 session = load_repro(repro).open_session(**request)
-                answer({"needs_bytes": session.needs_bytes()})
+                answer({"needs_bytes": operator.index(session.needs_bytes())})
             elif command == "prepare":
-                answer({"facts": session.prepare()})
+                answer({"facts": dict(session.prepare())})
             elif command == "sample":
-                answer({"phases": session.sample()})
+                answer({"phases": {k: operator.index(v) for k, v in session.sample().items()}})
             elif command == "renew":
                 session.renew()
                 answer({})
@@ -103,7 +105,7 @@ def serve(repro: Path, requests: TextIO, replies: TextIO) -> None:
                 session.outputs(Path(request["path"]))
                 answer({})
             elif command == "profile":
-                answer({"facts": session.profile(Path(request["folder"]))})
+                answer({"facts": dict(session.profile(Path(request["folder"])))})
             elif command == "close":
                 answer({"peak_resident_bytes": peak_resident_bytes()})
                 return
@@ -126,8 +128,13 @@ def main() -> None:
     die_with_parent()
     for folder in reversed(arguments.packages):
         sys.path.insert(0, folder)
-    with os.fdopen(arguments.reply_fd, "w", encoding="utf-8") as replies:
-        serve(arguments.repro, sys.stdin, replies)
+    # Neither descriptor is for what the problem starts or calls: a compiler that outlives this
+    # process would hide its death, and a library that reads stdin would take a request.
+    os.set_inheritable(arguments.reply_fd, False)
+    requests = os.fdopen(os.dup(0), encoding="utf-8")
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    with requests, os.fdopen(arguments.reply_fd, "w", encoding="utf-8") as replies:
+        serve(arguments.repro, requests, replies)
 
 
 if __name__ == "__main__":

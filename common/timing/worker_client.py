@@ -20,6 +20,23 @@ from typing import Any
 from common.errors import WorklogError
 
 CLOSE_SECONDS = 10.0
+LOOK_SECONDS = 2.0  # how often a waiting parent looks whether the process still lives
+
+
+def child_command(module: str) -> list[str]:
+    """Python running `module` of this very package, whatever lies in the current folder.
+
+    -P keeps the current folder off the path: a folder called `common` there would be taken for
+    this package. See `child_environment`.
+    """
+    return [sys.executable, "-P", "-m", module]
+
+
+def child_environment() -> dict[str, str]:
+    """This process's environment, with the package that is running now on Python's path."""
+    here = str(Path(__file__).resolve().parents[2])
+    others = [p for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p and p != here]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([here, *others])}
 
 
 class WorkerFailed(WorklogError):
@@ -51,35 +68,47 @@ class Worker:
         log: Path,
     ) -> None:
         self.name, self.log = name, log
+        self._asked = False  # a request was sent and its answer not yet read
         reader, writer = os.pipe()
-        command = [sys.executable, "-m", "common.timing.worker", str(repro)]
+        command = [*child_command("common.timing.worker"), str(repro)]
         for folder in packages:
             command += ["--packages", str(folder)]
         command += ["--reply-fd", str(writer)]
-        with log.open("ab") as stream:
-            self._process = subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=stream,
-                stderr=subprocess.STDOUT,
-                pass_fds=(writer,),
-                env={**os.environ, **environment},
-                # Its own process group: Ctrl-C reaches the parent, which ends it in order.
-                start_new_session=True,
-            )
-        os.close(writer)
+        try:
+            with log.open("ab") as stream:
+                self._process = subprocess.Popen(
+                    command,
+                    stdin=subprocess.PIPE,
+                    stdout=stream,
+                    stderr=subprocess.STDOUT,
+                    pass_fds=(writer,),
+                    env={**child_environment(), **environment},
+                    # Its own process group: Ctrl-C reaches the parent, which ends it in order.
+                    start_new_session=True,
+                )
+        except BaseException:
+            os.close(reader)
+            raise
+        finally:
+            os.close(writer)
         self._reader, self._pending = reader, b""
 
     def request(self, command: str, timeout_s: float, **arguments: Any) -> dict[str, Any]:
         """Send one request and wait for its answer. Raises WorkerFailed, and ends the worker."""
         line = json.dumps({"command": command, **arguments}) + "\n"
+        self._asked = True
         try:
             assert self._process.stdin is not None
             self._process.stdin.write(line.encode())
             self._process.stdin.flush()
         except (BrokenPipeError, ValueError, OSError):
-            raise self._failure(command, "had already ended") from None
-        answer = json.loads(self._read_line(command, time.monotonic() + timeout_s))
+            raise self._failure(command, self._how_it_ended()) from None
+        text = self._read_line(command, time.monotonic() + timeout_s)
+        self._asked = False
+        try:
+            answer = json.loads(text)
+        except (ValueError, RecursionError):
+            answer = None
         if not isinstance(answer, dict):
             raise self._failure(command, "gave an answer that is none")
         if "error" in answer:
@@ -93,8 +122,14 @@ class Worker:
     def _read_line(self, command: str, deadline: float) -> bytes:
         while b"\n" not in self._pending:
             left = deadline - time.monotonic()
-            if left <= 0 or not select.select([self._reader], [], [], left)[0]:
+            if left <= 0:
                 raise self._failure(command, "gave no answer in time")
+            ended = self._process.poll() is not None
+            wait = 0.0 if ended else min(left, LOOK_SECONDS)
+            if not select.select([self._reader], [], [], wait)[0]:
+                if ended:  # though a process that it forked still holds the pipe
+                    raise self._failure(command, self._how_it_ended())
+                continue
             chunk = os.read(self._reader, 1 << 16)
             if not chunk:
                 raise self._failure(command, self._how_it_ended())
@@ -122,9 +157,13 @@ class Worker:
 
     def close(self) -> int | None:
         """End in order; returns the peak of its resident memory in bytes, if it still answers."""
+        if self._asked or self._reader < 0:
+            # Interrupted in mid-request (the next answer is not ours), or ended already.
+            self.kill()
+            return None
         peak: int | None = None
         try:
-            peak = self.request("close", CLOSE_SECONDS)["peak_resident_bytes"]
+            peak = self.request("close", CLOSE_SECONDS).get("peak_resident_bytes")
         except WorklogError:
             pass  # it is being ended anyway, and what it measured is already on disk
         self.kill(patience_s=CLOSE_SECONDS)
@@ -139,7 +178,10 @@ class Worker:
         try:
             self._process.wait(timeout=patience_s)
         except subprocess.TimeoutExpired:
-            self._process.kill()
+            try:  # with the compilers that it may have started: they are in its group
+                os.killpg(self._process.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass  # it ended just now
             self._process.wait()
         if self._reader >= 0:
             os.close(self._reader)

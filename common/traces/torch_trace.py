@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gzip
 import zlib
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ LONGEST_NS = 1 << 61  # beyond this sums overflow; nothing real lasts 73 years
 
 
 class _Event(msgspec.Struct, gc=False):
-    ph: str = ""
+    ph: Any = ""
     name: Any = ""
     cat: Any = ""
     ts: msgspec.Raw = msgspec.Raw(b"")
@@ -37,7 +37,7 @@ class _Event(msgspec.Struct, gc=False):
 
 
 class _Device(msgspec.Struct, gc=False):
-    name: str = ""
+    name: Any = ""
 
 
 class _File(msgspec.Struct, gc=False):
@@ -72,11 +72,15 @@ def nanoseconds(text: msgspec.Raw) -> int | None:
     try:
         value = Decimal(bytes(text).strip(b' "').decode("ascii"))
         scaled = value.scaleb(3)
-    except (InvalidOperation, ValueError):
+    except (ArithmeticError, ValueError):
         return None
     if not scaled.is_finite() or abs(scaled) > LONGEST_NS:
         return None
     return int(scaled.to_integral_value())
+
+
+def _fits(number: int) -> bool:
+    return abs(number) <= LONGEST_NS
 
 
 def read_torch_trace(path: Path) -> Trace:
@@ -89,8 +93,8 @@ def read_torch_trace(path: Path) -> Trace:
             f"{path} is no torch.profiler trace ({error}); give a file that "
             "torch.profiler's export_chrome_trace wrote"
         ) from error
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{path} is no UTF-8 text; give a torch.profiler trace") from error
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise UsageError(f"{path} is no readable JSON; give a torch.profiler trace") from error
     return _columns(file)
 
 
@@ -108,10 +112,11 @@ def _columns(file: _File) -> Trace:
             except msgspec.MsgspecError:
                 detail = _Memory()
             time = nanoseconds(event.ts)
-            if time is None or detail.bytes_ is None:
+            if time is None or detail.bytes_ is None or not _fits(detail.bytes_):
                 unreadable += 1
                 continue
             device = detail.device_id if detail.device_type == 1 else -1
+            device = device if _fits(device) else 0
             allocations.append((time, detail.bytes_, device, f"{event.pid}/{event.tid}"))
         elif event.ph == "X" and category in KEPT_CATEGORIES:
             start, length = nanoseconds(event.ts), nanoseconds(event.dur)
@@ -122,9 +127,13 @@ def _columns(file: _File) -> Trace:
                 detail_ = arguments.decode(event.args)
             except msgspec.MsgspecError:
                 detail_ = _Arguments()
-            on_gpu = category in GPU_CATEGORIES
-            device = (detail_.device if detail_.device is not None else 0) if on_gpu else -1
-            correlation = -1 if detail_.correlation is None else detail_.correlation
+            device = -1
+            if category in GPU_CATEGORIES:  # a GPU event is one even where its id is unreadable
+                device = detail_.device if detail_.device and _fits(detail_.device) else 0
+                device = max(device, 0)
+            correlation = detail_.correlation
+            if correlation is None or not _fits(correlation):
+                correlation = -1
             thread = f"{event.pid}/{event.tid}"
             spans.append((thread, start, -length, str(event.name), category, correlation, device))
     spans.sort(key=lambda span: span[:3])
@@ -147,6 +156,6 @@ def _columns(file: _File) -> Trace:
             device=np.array([a[2] for a in allocations], dtype=np.int64),
             thread=tuple(a[3] for a in allocations),
         ),
-        gpu_names=tuple(device.name for device in file.deviceProperties),
+        gpu_names=tuple(str(device.name) for device in file.deviceProperties),
         warnings=warnings,
     )

@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from synthetic_run import manifest, profile, write_run
+from helpers.synthetic_run import manifest, profile, write_run
 
 from common.report.html import write_report
 from common.report.tables import Table, escape_html, inline_html

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from synthetic_run import GPU, MACHINE, manifest, profile, rewrite, write_run
+from helpers.synthetic_run import GPU, MACHINE, manifest, profile, rewrite, write_run
 
 from common.cli import main
 from common.errors import UsageError

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from drift_series import (
+from helpers.drift_series import (
     DIFFERENT,
     RENEWED,
     Pair,

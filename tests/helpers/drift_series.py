@@ -1,6 +1,6 @@
 """Pairs of equal sides, recorded and made up, and what the timing room says about them.
 
-`python tests/timing/drift_series.py` prints the table of rates that is in `tests/data/drift`.
+`python tests/helpers/drift_series.py` prints the table of rates that is in `tests/data/drift`.
 """
 
 from __future__ import annotations
