@@ -1,0 +1,82 @@
+"""What does one snapshot say in a few numbers? The keys of one side of a memory diff."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from common.traces.memory_model import Holdings, Level, pool_kind
+from common.traces.memory_snapshot import FORMAT, MemorySnapshot
+
+
+def summary(snapshot: MemorySnapshot) -> dict[str, Any]:
+    """Plain numbers and texts for JSON. None where the file cannot say.
+
+    Totals of several devices are sums; the peaks of devices are summed too, though each is at a
+    moment of its own.
+    """
+    known = snapshot.segments_are_whole
+    held = snapshot.holdings() if known else None
+    private = snapshot.private_holdings() if known else None
+    devices = [_device(snapshot, device) for device in snapshot.devices]
+    return {
+        "format": FORMAT,
+        "devices": devices,
+        "peak_allocated_bytes": _peak(snapshot, "allocated"),
+        "peak_active_bytes": _peak(snapshot, "active"),
+        "peak_reserved_bytes": _peak(snapshot, "reserved"),
+        **_holdings(held),
+        "private_pool_reserved_bytes": private and private.reserved_bytes,
+        "private_pool_retained_bytes": private and private.retained_bytes,
+        "pools": [
+            {"pool": list(pool), "kind": pool_kind(pool), **_holdings(holdings)}
+            for pool, holdings in (snapshot.pools() if known else {}).items()
+        ],
+        "segment_types": {
+            kind: snapshot.holdings(kind=kind).reserved_bytes if known else None
+            for kind in sorted(set(snapshot.segments.kind))
+        },
+        "streams": sorted({int(stream) for stream in snapshot.segments.stream}),
+        "expandable_segments": int(snapshot.segments.expandable.sum()) if known else None,
+        "events": sum(len(events) for events in snapshot.events.values()),
+        "events_with_frames": snapshot.events_with_frames,
+        "actions": dict(sorted(snapshot.actions.items())),
+        "out_of_memory": len(snapshot.out_of_memory),
+        "warnings": list(snapshot.warnings),
+    }
+
+
+_FIELDS = (
+    *("segments", "reserved_bytes", "allocated_bytes", "active_bytes", "requested_bytes"),
+    *("retained_bytes", "fragmentation_bytes", "largest_inactive_bytes"),
+)
+
+
+def _holdings(held: Holdings | None) -> dict[str, int | None]:
+    return {name: None if held is None else getattr(held, name) for name in _FIELDS}
+
+
+def _peak(snapshot: MemorySnapshot, quantity: str) -> int | None:
+    """The devices' peaks, summed; unknown as soon as that of one device is."""
+    if not snapshot.replays or set(snapshot.replays) != set(snapshot.devices):
+        return None
+    levels: list[Level] = [getattr(replay, quantity) for replay in snapshot.replays.values()]
+    return sum(level.peak for level in levels)
+
+
+def _device(snapshot: MemorySnapshot, device: int) -> dict[str, Any]:
+    replay = snapshot.replays.get(device)
+    held = snapshot.holdings(device=device) if snapshot.segments_are_whole else None
+    return {
+        "id": device,
+        "name": None,  # snapshots do not say which GPU it was
+        **_holdings(held),
+        "peak_allocated_bytes": replay and replay.allocated.peak,
+        "peak_active_bytes": replay and replay.active.peak,
+        "peak_reserved_bytes": replay and replay.reserved.peak,
+        "peak_event": replay and replay.allocated.peak_event,
+        "start_bytes": replay and replay.allocated.start,
+        "end_bytes": replay and replay.allocated.end,
+        "contradictions": replay and replay.allocated.contradictions,
+        "begins_mid_run": replay and replay.begins_mid_run,
+        "events": len(snapshot.events[device]) if device in snapshot.events else 0,
+    }
