@@ -1,8 +1,13 @@
 """Time, record, read, diff and report inference runs. Importing this package imports no torch."""
 
-from importlib.metadata import PackageNotFoundError, version
 
-try:
-    __version__ = version("inference-worklog")
-except PackageNotFoundError:  # run from a checkout that was never installed
-    __version__ = "0+unknown"
+def __getattr__(name: str) -> str:
+    """`__version__`, looked up when asked for: it takes longer than reading a small trace."""
+    if name != "__version__":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("inference-worklog")
+    except PackageNotFoundError:  # run from a checkout that was never installed
+        return "0+unknown"

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from common import __version__
 from common.errors import PreconditionError, UsageError, WorklogError
 
 if TYPE_CHECKING:
@@ -76,6 +75,16 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"error: {message}; see {self.prog} --help\n")
 
 
+class _Version(argparse.Action):
+    """Looks the version up when it is asked for, not at every start."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from common import __version__
+
+        print(f"worklog {__version__}")
+        parser.exit()
+
+
 def build_parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="worklog",
@@ -83,7 +92,7 @@ def build_parser() -> argparse.ArgumentParser:
         epilog="exit codes: 0 ok, 1 a check or claim says no, 2 usage or unreadable input, "
         "3 a precondition is missing",
     )
-    parser.add_argument("--version", action="version", version=f"worklog {__version__}")
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     commands = parser.add_subparsers(dest="name", required=True, metavar="COMMAND")
     for name, says in (
         ("run", "bench, profile and report problems; judges every claim"),
@@ -97,6 +106,10 @@ def build_parser() -> argparse.ArgumentParser:
     report.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a run")
     report.add_argument("--out", type=Path, help="file to write (default: report.html in the run)")
     report.set_defaults(command=_report)
+    show = commands.add_parser("show", help="one profiler's file, summarised")
+    show.add_argument("file", type=Path, metavar="FILE", help="a trace, also gzipped")
+    show.add_argument("--json", action="store_true", help="print one JSON document")
+    show.set_defaults(command=_show)
     for name, says in (
         ("check", "compare the worklogs with their evidence"),
         ("render", "write the generated blocks of the worklogs anew"),
@@ -239,6 +252,25 @@ def _report(arguments: argparse.Namespace) -> int:
         if not open_run(folder).finished:
             print(f"warning: {folder} is an unfinished run", file=sys.stderr)
     print(write_report(arguments.runs, arguments.out or arguments.runs[0] / "report.html"))
+    return 0
+
+
+def _show(arguments: argparse.Namespace) -> int:
+    # Readers multiply no matrices: starting NumPy's threads takes longer than reading a trace.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    from common.traces.formats import summarise
+
+    found, summary = summarise(arguments.file)
+    if arguments.json:
+        print(json.dumps(summary, indent=1))
+        return 0
+    from common.report.show import PAGES
+
+    print(PAGES[found.kind](summary))
+    sys.stdout.flush()
+    for caution in summary["warnings"]:
+        says = caution["says"] if isinstance(caution, dict) else caution
+        print(f"warning: {says}", file=sys.stderr)
     return 0
 
 

@@ -13,25 +13,20 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from common.traces.model import Allocations, Spans, Trace
-from common.traces.torch_trace import GPU_CATEGORIES, LAUNCH_CATEGORIES
+from common.traces.model import Allocations, HostKind, Trace
+from common.traces.wrappers import WRAPPER_PREFIXES, is_wrapper
 
-WRAPPER_PREFIXES = (
-    "Torch-Compiled Region",
-    "## Call CompiledFxGraph",
-    "CompiledFunction",
-    "CompiledFxGraph",
-    "Inductor:",
-    "Pregraph bytecode",
-    "AOTDispatcher Runtime Wrapper",
-    "CUDAGraphNode",
-    "ProfilerStep",
-    "PyTorch Profiler",
-)
-
-
-def is_wrapper(name: str) -> bool:
-    return name.startswith(WRAPPER_PREFIXES)
+__all__ = [
+    "WRAPPER_PREFIXES",
+    "OperatorTime",
+    "RangePeak",
+    "RangeTime",
+    "is_wrapper",
+    "memory_timeline",
+    "peak_in_range",
+    "range_bounds",
+    "time_in_range",
+]
 
 
 @dataclass
@@ -72,19 +67,22 @@ class _Owners:
     occurrences: list[int]
 
 
-def _owners(spans: Spans, range_name: str) -> _Owners:
-    size = len(spans)
+def _owners(trace: Trace, range_name: str) -> _Owners:
+    host = trace.host
+    size = len(host)
     occurrence, operator, child = [-1] * size, [-1] * size, [-1] * size
     found: list[int] = []
     stack: list[int] = []
-    thread = None
-    ends = spans.end_ns.tolist()
-    starts = spans.start_ns.tolist()
+    on_thread = None
+    starts, ends = host.start_ns.tolist(), host.end_ns.tolist()
+    kinds, threads, names = host.kind.tolist(), host.thread.tolist(), host.name.tolist()
+    wrapper = [is_wrapper(name) for name in trace.names]
+    wanted = {number for number, name in enumerate(trace.names) if name == range_name}
     for index in range(size):
-        if spans.category[index] in GPU_CATEGORIES:
-            continue
-        if spans.thread[index] != thread:
-            thread, stack = spans.thread[index], []
+        if kinds[index] in (HostKind.FRAME, HostKind.RANGE):
+            continue  # a frame does no work of its own; a start/end range nests in nothing
+        if threads[index] != on_thread:
+            on_thread, stack = threads[index], []
         while stack and ends[stack[-1]] <= starts[index] and ends[stack[-1]] < ends[index]:
             stack.pop()
         if stack:
@@ -94,15 +92,16 @@ def _owners(spans: Spans, range_name: str) -> _Owners:
             child[index] = child[above]
             if operator[above] >= 0 and child[above] < 0:
                 child[index] = index
-        category, name = spans.category[index], spans.name[index]
-        if category == "user_annotation":
+        if kinds[index] == HostKind.ANNOTATION:
             # A range inside its own name is the same stretch of work, not a second one.
-            if name == range_name and occurrence[index] < 0:
+            if names[index] in wanted and occurrence[index] < 0:
                 occurrence[index] = index
                 # Within the range: an operator that encloses it is outside and charged nothing.
                 operator[index] = child[index] = -1
                 found.append(index)
-        elif operator[index] < 0 and category not in LAUNCH_CATEGORIES and not is_wrapper(name):
+        elif (
+            operator[index] < 0 and kinds[index] == HostKind.OPERATOR and not wrapper[names[index]]
+        ):
             operator[index] = index
         stack.append(index)
     return _Owners(occurrence, operator, child, found)
@@ -114,71 +113,64 @@ def time_in_range(trace: Trace, range_name: str) -> RangeTime | None:
     With GPU events the quantity is the duration of the GPU work launched inside the range, else
     the CPU time spent in it.
     """
-    owners = _owners(trace.spans, range_name)
+    owners = _owners(trace, range_name)
     if not owners.occurrences:
         return None
-    if trace.has_gpu_events:
-        return _gpu_time(trace.spans, owners, range_name)
-    return _cpu_time(trace.spans, owners, range_name)
+    return (_gpu_time if trace.has_gpu_events else _cpu_time)(trace, owners, range_name)
 
 
 def range_bounds(trace: Trace, range_name: str) -> list[tuple[int, int]]:
     """(start, end) in ns of every occurrence of a range, nested repetitions of it left out."""
-    spans = trace.spans
+    host = trace.host
     return [
-        (int(spans.start_ns[index]), int(spans.end_ns[index]))
-        for index in _owners(spans, range_name).occurrences
+        (int(host.start_ns[index]), int(host.end_ns[index]))
+        for index in _owners(trace, range_name).occurrences
     ]
 
 
-def _cpu_time(spans: Spans, owners: _Owners, range_name: str) -> RangeTime:
-    starts, ends = spans.start_ns.tolist(), spans.end_ns.tolist()
+def _cpu_time(trace: Trace, owners: _Owners, range_name: str) -> RangeTime:
+    starts, ends = trace.host.start_ns.tolist(), trace.host.end_ns.tolist()
+    names = trace.host.name.tolist()
 
     def inside(index: int, outer: int) -> int:
         # Rounded or malformed times may reach beyond what encloses them: that part is outside.
         return max(0, int(min(ends[index], ends[outer]) - starts[index]))
 
     rows: dict[str, OperatorTime] = {}
-    for index in range(len(spans)):
+    for index in range(len(trace.host)):
         if owners.occurrence[index] < 0 or owners.operator[index] < 0:
             continue
-        row_name = spans.name[owners.operator[index]]
+        row_name = trace.names[names[owners.operator[index]]]
         row = rows.setdefault(row_name, OperatorTime(row_name))
         if owners.operator[index] == index:
             row.count += 1
             row.time_ns += inside(index, owners.occurrence[index])
         elif owners.child[index] == index:
-            name, spent = spans.name[index], inside(index, owners.operator[index])
+            name, spent = trace.names[names[index]], inside(index, owners.operator[index])
             row.children_ns[name] = row.children_ns.get(name, 0) + spent
     total = sum(ends[index] - starts[index] for index in owners.occurrences)
     return _closed("cpu_time_ns", range_name, len(owners.occurrences), total, rows)
 
 
-def _gpu_time(spans: Spans, owners: _Owners, range_name: str) -> RangeTime:
-    duration = (spans.end_ns - spans.start_ns).tolist()
-    launch = {
-        int(spans.correlation[index]): index
-        for index in range(len(spans))
-        if spans.category[index] in LAUNCH_CATEGORIES and spans.correlation[index] >= 0
-    }
+def _gpu_time(trace: Trace, owners: _Owners, range_name: str) -> RangeTime:
+    gpu = trace.gpu
     rows: dict[str, OperatorTime] = {}
     total = 0
-    for index in range(len(spans)):
-        if spans.category[index] not in GPU_CATEGORIES:
+    for source, own_name, duration in zip(
+        gpu.launch.tolist(), gpu.name.tolist(), gpu.duration_ns.tolist(), strict=True
+    ):
+        if source < 0 or owners.occurrence[source] < 0:
             continue
-        source = launch.get(int(spans.correlation[index]))
-        if source is None or owners.occurrence[source] < 0:
-            continue
-        total += duration[index]
+        total += duration
         owner = owners.operator[source]
         # Without an operator (a graph replay, a bare launch) the kernel speaks for itself.
-        row_name = spans.name[owner] if owner >= 0 else spans.name[index]
+        row_name = trace.names[int(trace.host.name[owner]) if owner >= 0 else own_name]
         row = rows.setdefault(row_name, OperatorTime(row_name))
         row.count += 1
-        row.time_ns += duration[index]
+        row.time_ns += duration
         if owner >= 0:
-            name = spans.name[index]
-            row.children_ns[name] = row.children_ns.get(name, 0) + duration[index]
+            name = trace.names[own_name]
+            row.children_ns[name] = row.children_ns.get(name, 0) + duration
     return _closed("gpu_time_ns", range_name, len(owners.occurrences), total, rows)
 
 
@@ -204,15 +196,15 @@ class RangePeak:
 
 def peak_in_range(trace: Trace, range_name: str, device: int = -1) -> RangePeak | None:
     """The highest peak over all occurrences of a range; None without the range or its events."""
-    spans, allocations = trace.spans, trace.allocations
+    host, allocations = trace.host, trace.allocations
     picked = allocations.device == device
     if not picked.any():
         return None
     times = allocations.time_ns[picked]
     live = np.cumsum(allocations.delta_bytes[picked])
     best: RangePeak | None = None
-    for index in _owners(spans, range_name).occurrences:
-        start, end = int(spans.start_ns[index]), int(spans.end_ns[index])
+    for index in _owners(trace, range_name).occurrences:
+        start, end = int(host.start_ns[index]), int(host.end_ns[index])
         first, last = np.searchsorted(times, [start, end], side="left")
         before = int(live[first - 1]) if first > 0 else 0
         inside = live[first:last]
@@ -223,7 +215,7 @@ def peak_in_range(trace: Trace, range_name: str, device: int = -1) -> RangePeak 
             when = int(times[first + at])
             peak, left = int(inside[at]) - before, int(inside[-1]) - before
             if peak > 0:
-                holders = _open_operators(spans, spans.thread[index], when)
+                holders = _open_operators(trace, int(host.thread[index]), when)
                 candidate = RangePeak(range_name, device, peak, left, when, holders)
             else:  # nothing but releases: nobody holds anything
                 candidate = RangePeak(range_name, device, 0, left, None, ())
@@ -232,15 +224,16 @@ def peak_in_range(trace: Trace, range_name: str, device: int = -1) -> RangePeak 
     return best
 
 
-def _open_operators(spans: Spans, thread: str, when_ns: int) -> tuple[str, ...]:
-    open_now = np.flatnonzero((spans.start_ns <= when_ns) & (when_ns <= spans.end_ns))
-    return tuple(
-        spans.name[index]
-        for index in open_now.tolist()
-        if spans.thread[index] == thread
-        and spans.category[index] in ("cpu_op", "operator")
-        and not is_wrapper(spans.name[index])
+def _open_operators(trace: Trace, thread: int, when_ns: int) -> tuple[str, ...]:
+    host = trace.host
+    open_now = np.flatnonzero(
+        (host.start_ns <= when_ns)
+        & (when_ns <= host.end_ns)
+        & (host.thread == thread)
+        & (host.kind == HostKind.OPERATOR)
     )
+    names = (trace.names[number] for number in host.name[open_now].tolist())
+    return tuple(name for name in names if not is_wrapper(name))
 
 
 def memory_timeline(

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from common.contract.claims import Measured, Quantity
@@ -131,7 +132,7 @@ class Evidence:
         if variant not in self._traces:
             path = self.run.folder / "traces" / variant / "trace.json.gz"
             try:
-                self._traces[variant] = read_torch_trace(path) if path.exists() else None
+                self._traces[variant] = read_whole_trace(path) if path.exists() else None
             except UsageError:
                 # The trace that was being written when a run was killed; the others are whole.
                 if self.run.finished:
@@ -281,6 +282,15 @@ class Evidence:
             "logit_error": self.logit_error,
             "floor_share": self.floor_share,
         }
+
+
+def read_whole_trace(path: Path) -> Trace:
+    """The trace of a variant. Raises UsageError for one that is cut off, too: no evidence."""
+    trace = read_torch_trace(path)
+    cut = [caution for caution in trace.warnings if caution.kind == "truncated"]
+    if cut:
+        raise UsageError(f"{path} cannot be read to its end ({cut[0]}); record the run again")
+    return trace
 
 
 def _scaled(found: Summary, factor: float) -> Measured:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from common.traces.memory_model import Holdings, Level, pool_kind
@@ -43,6 +44,11 @@ def summary(snapshot: MemorySnapshot) -> dict[str, Any]:
         "out_of_memory": len(snapshot.out_of_memory),
         "warnings": list(snapshot.warnings),
     }
+
+
+def summarise_snapshot(snapshot: MemorySnapshot, path: Path) -> dict[str, Any]:
+    """`summary` with the file's name."""
+    return {"path": path.name, **summary(snapshot)}
 
 
 _FIELDS = (

@@ -30,6 +30,7 @@ __all__ = [
     "metrics_of_interest",
     "read_ncu",
     "reading",
+    "summarise_ncu",
     "summary",
 ]
 
@@ -99,6 +100,29 @@ def summary(report: NcuReport) -> dict[str, Any]:
         "kernels": len({launch.name for launch in report.launches}),
         "metrics": max(len(launch.metrics) for launch in report.launches),
         "warnings": list(report.warnings),
+    }
+
+
+LONGEST_LAUNCHES = 10
+
+
+def summarise_ncu(report: NcuReport, path: Path) -> dict[str, Any]:
+    """`summary` with the file's name and the longest launches, each with its reading."""
+    timed = [launch for launch in report.launches if launch.time_ns is not None]
+    longest = sorted(timed, key=lambda launch: Decimal(launch.time_ns or 0), reverse=True)
+    return {
+        "path": path.name,
+        **summary(report),
+        "longest_launches": [
+            {
+                "launch": launch.launch_id,
+                "name": launch.name,
+                "time_ns": _whole_ns(launch.time_ns),
+                "bound": bound(metrics_of_interest(launch)),
+                "reading": reading(launch),
+            }
+            for launch in longest[:LONGEST_LAUNCHES]
+        ],
     }
 
 

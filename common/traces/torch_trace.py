@@ -1,161 +1,197 @@
 """What did torch.profiler record? Reads its Chrome traces (.json, .json.gz) into columns.
 
-Kineto prints timestamps in microseconds with three decimals; with an absolute epoch they have more
-digits than a float holds, so numbers are kept as text until they are integer nanoseconds.
+From the capitalised categories of 2021 to today's, NVIDIA and AMD, with a GPU or without. The file
+is read in pieces, so memory grows with the number of events and not with the size of the file.
 """
 
 from __future__ import annotations
 
-import gzip
-import zlib
-from decimal import Decimal
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 
 from common.errors import UsageError
-from common.traces.model import Allocations, Spans, Trace
+from common.traces.byte_source import ByteSource
+from common.traces.json_events import PIECE_BYTES, EventStream, cautions
+from common.traces.linking import latest_call, repeated
+from common.traces.model import (
+    GRAPH_LAUNCH,
+    UNKNOWN,
+    Allocations,
+    Bool,
+    Caution,
+    Device,
+    GpuWork,
+    HostKind,
+    HostSpans,
+    Int64,
+    Step,
+    Trace,
+    empty_allocations,
+)
+from common.traces.torch_columns import Gathered, gpu_kind, host_kind, is_gpu
 
-GPU_CATEGORIES = frozenset({"kernel", "gpu_memcpy", "gpu_memset", "memcpy", "memset"})
-LAUNCH_CATEGORIES = frozenset({"cuda_runtime", "cuda_driver", "runtime"})
-# `gpu_user_annotation` repeats a CPU range on the GPU's time line: no work of its own.
-KEPT_CATEGORIES = GPU_CATEGORIES | LAUNCH_CATEGORIES | {"cpu_op", "operator", "user_annotation"}
-LONGEST_NS = 1 << 61  # beyond this sums overflow; nothing real lasts 73 years
-
-
-class _Event(msgspec.Struct, gc=False):
-    ph: Any = ""
-    name: Any = ""
-    cat: Any = ""
-    ts: msgspec.Raw = msgspec.Raw(b"")
-    dur: msgspec.Raw = msgspec.Raw(b"")
-    pid: Any = None
-    tid: Any = None
-    args: msgspec.Raw = msgspec.Raw(b"{}")
-
-
-class _Device(msgspec.Struct, gc=False):
-    name: Any = ""
-
-
-class _File(msgspec.Struct, gc=False):
-    traceEvents: list[_Event]
-    deviceProperties: list[_Device] = []
+FORMAT = "torch.profiler"
+STEP = "ProfilerStep#"
 
 
-class _Arguments(msgspec.Struct, gc=False):
-    correlation: int | None = None
-    device: int | None = None
-
-
-class _Memory(msgspec.Struct, gc=False):
-    bytes_: int | None = msgspec.field(default=None, name="Bytes")
-    device_type: int = msgspec.field(default=0, name="Device Type")
-    device_id: int = msgspec.field(default=-1, name="Device Id")
-
-
-def read_bytes(path: Path) -> bytes:
-    """The file's bytes, gunzipped if they are gzipped. Raises UsageError for what is no file."""
+@contextmanager
+def no_garbage_collection() -> Iterator[None]:
+    """Hundreds of thousands of small objects, none of them cyclic: nothing for it to find."""
+    was_on = gc.isenabled()
+    gc.disable()
     try:
-        data = path.read_bytes()
-        return gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
-    except FileNotFoundError as error:
-        raise UsageError(f"{path} does not exist; give the path of a trace") from error
-    except (OSError, EOFError, zlib.error) as error:
-        raise UsageError(f"{path} cannot be read ({error}); record or copy it again") from error
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
-def nanoseconds(text: msgspec.Raw) -> int | None:
-    """Exact integer nanoseconds of a decimal number of microseconds; None if it is no number."""
-    try:
-        value = Decimal(bytes(text).strip(b' "').decode("ascii"))
-        scaled = value.scaleb(3)
-    except (ArithmeticError, ValueError):
-        return None
-    if not scaled.is_finite() or abs(scaled) > LONGEST_NS:
-        return None
-    return int(scaled.to_integral_value())
+def read_torch_trace(path: Path, frames: bool = False) -> Trace:
+    """Read a torch.profiler trace; Python frames are counted and only kept with `frames`.
+
+    Raises UsageError when the file is none. A damaged one gives every intact event, and warnings.
+    """
+    source = ByteSource(path)
+    source.head(1)
+    stream = EventStream(source.blocks(PIECE_BYTES), str(path))
+    gathered = Gathered(frames)
+    with no_garbage_collection():
+        for events in stream:
+            gathered.add(events)
+        count = gathered.events
+        if not gathered.has_phase and (count or stream.lost["unreadable"]):
+            raise UsageError(f"{path} holds no trace event; give a trace of torch.profiler")
+        damage = source.damage
+        return _trace(gathered, stream.meta, count, cautions(stream, count, damage))
 
 
-def _fits(number: int) -> bool:
-    return abs(number) <= LONGEST_NS
-
-
-def read_torch_trace(path: Path) -> Trace:
-    """Read a torch.profiler trace. Raises UsageError when it is none."""
-    data = read_bytes(path)
-    try:
-        file = msgspec.json.decode(data, type=_File)
-    except msgspec.MsgspecError as error:
-        raise UsageError(
-            f"{path} is no torch.profiler trace ({error}); give a file that "
-            "torch.profiler's export_chrome_trace wrote"
-        ) from error
-    except (UnicodeDecodeError, RecursionError) as error:
-        raise UsageError(f"{path} is no readable JSON; give a torch.profiler trace") from error
-    return _columns(file)
-
-
-def _columns(file: _File) -> Trace:
-    arguments = msgspec.json.Decoder(_Arguments)
-    memory = msgspec.json.Decoder(_Memory)
-    spans: list[tuple[str, int, int, str, str, int, int]] = []
-    allocations: list[tuple[int, int, int, str]] = []
-    unreadable = 0
-    for event in file.traceEvents:
-        category = str(event.cat).lower()
-        if event.ph == "i" and event.name == "[memory]":
-            try:
-                detail = memory.decode(event.args)
-            except msgspec.MsgspecError:
-                detail = _Memory()
-            time = nanoseconds(event.ts)
-            if time is None or detail.bytes_ is None or not _fits(detail.bytes_):
-                unreadable += 1
-                continue
-            device = detail.device_id if detail.device_type == 1 else -1
-            device = device if _fits(device) else 0
-            allocations.append((time, detail.bytes_, device, f"{event.pid}/{event.tid}"))
-        elif event.ph == "X" and category in KEPT_CATEGORIES:
-            start, length = nanoseconds(event.ts), nanoseconds(event.dur)
-            if start is None or length is None or length < 0:
-                unreadable += 1
-                continue
-            try:
-                detail_ = arguments.decode(event.args)
-            except msgspec.MsgspecError:
-                detail_ = _Arguments()
-            device = -1
-            if category in GPU_CATEGORIES:  # a GPU event is one even where its id is unreadable
-                device = detail_.device if detail_.device and _fits(detail_.device) else 0
-                device = max(device, 0)
-            correlation = detail_.correlation
-            if correlation is None or not _fits(correlation):
-                correlation = -1
-            thread = f"{event.pid}/{event.tid}"
-            spans.append((thread, start, -length, str(event.name), category, correlation, device))
-    spans.sort(key=lambda span: span[:3])
-    allocations.sort(key=lambda allocation: allocation[0])
-    warnings = (f"{unreadable} events with unreadable times or sizes",) if unreadable else ()
-    start_ns = np.array([span[1] for span in spans], dtype=np.int64)
+def _trace(gathered: Gathered, meta: dict[str, Any], count: int, found: list[Caution]) -> Trace:
+    columns = gathered.spans()
+    threads, place = gathered.sorted_threads()
+    names = tuple(gathered.names)
+    on_gpu = is_gpu(columns["code"])
+    steps_named = np.array([name.startswith(STEP) for name in names], dtype=np.bool_)
+    host = _host(columns, ~on_gpu, place, steps_named)
+    gpu = _gpu(columns, on_gpu, host, names)
+    allocations = _allocations(gathered.memory(), place)
+    twice = repeated(host.correlation[host.kind == HostKind.RUNTIME])
+    if twice:
+        found.append(
+            Caution("repeated ids", twice, f"{twice} runtime calls repeat a correlation id")
+        )
     return Trace(
-        Spans(
-            name=tuple(span[3] for span in spans),
-            category=tuple(span[4] for span in spans),
-            thread=tuple(span[0] for span in spans),
-            start_ns=start_ns,
-            end_ns=start_ns - np.array([span[2] for span in spans], dtype=np.int64),
-            correlation=np.array([span[5] for span in spans], dtype=np.int64),
-            device=np.array([span[6] for span in spans], dtype=np.int64),
-        ),
-        Allocations(
-            time_ns=np.array([a[0] for a in allocations], dtype=np.int64),
-            delta_bytes=np.array([a[1] for a in allocations], dtype=np.int64),
-            device=np.array([a[2] for a in allocations], dtype=np.int64),
-            thread=tuple(a[3] for a in allocations),
-        ),
-        gpu_names=tuple(str(device.name) for device in file.deviceProperties),
-        warnings=warnings,
+        source="torch",
+        format=FORMAT,
+        names=names,
+        threads=threads,
+        gpu=gpu,
+        host=host,
+        allocations=allocations,
+        devices=_devices(meta.get("deviceProperties")),
+        steps=_steps(host, names, steps_named),
+        events=count,
+        counts={
+            "gpu": len(gpu),
+            "host": len(host),
+            "allocator": len(allocations),
+            "python_function": gathered.frames,
+            "arrows": gathered.arrows,
+        },
+        warnings=tuple(found + gathered.cautions()),
+    )
+
+
+def _host(columns: dict[str, Int64], rows: Bool, place: Int64, steps: Bool) -> HostSpans:
+    kind = host_kind(columns["code"][rows])
+    name = columns["name"][rows]
+    if steps.any():  # an operator in 2021, an annotation since
+        kind = np.where(steps[name], int(HostKind.ANNOTATION), kind)
+    thread = place[columns["thread"][rows]] if len(place) else columns["thread"][rows]
+    start, end = columns["start_ns"][rows], columns["end_ns"][rows]
+    order = np.lexsort((start - end, start, thread))
+    return HostSpans(
+        kind=kind[order],
+        name=name[order],
+        thread=thread[order],
+        start_ns=start[order],
+        end_ns=end[order],
+        correlation=columns["correlation"][rows][order],
+        external=columns["external"][rows][order],
+    )
+
+
+def _gpu(columns: dict[str, Int64], rows: Bool, host: HostSpans, names: tuple[str, ...]) -> GpuWork:
+    picked = {name: column[rows] for name, column in columns.items() if name != "thread"}
+    order = np.lexsort((picked["stream"], picked["device"], picked["start_ns"]))
+    picked = {name: column[order] for name, column in picked.items()}
+    calls = np.flatnonzero(host.kind == HostKind.RUNTIME)
+    starts = host.start_ns[calls]
+    call = latest_call(picked["correlation"], picked["start_ns"], host.correlation[calls], starts)
+    # Where no call has the correlation id, one of the same operator launched it. 0 names none.
+    external = host.external[calls].copy()
+    external[external == 0] = UNKNOWN
+    alone = np.flatnonzero(call == UNKNOWN)
+    call[alone] = latest_call(
+        picked["external"][alone], picked["start_ns"][alone], external, starts
+    )
+    launch = np.where(call == UNKNOWN, UNKNOWN, calls[call] if len(calls) else UNKNOWN)
+    is_graph = np.array([GRAPH_LAUNCH in name for name in names], dtype=np.bool_)
+    by_graph: Bool = np.zeros(len(launch), dtype=np.bool_)
+    linked = launch != UNKNOWN
+    by_graph[linked] = is_graph[host.name[launch[linked]]]
+    return GpuWork(
+        kind=gpu_kind(picked["code"]),
+        name=picked["name"],
+        device=picked["device"],
+        stream=picked["stream"],
+        process=np.full(len(launch), UNKNOWN, dtype=np.int64),
+        start_ns=picked["start_ns"],
+        end_ns=picked["end_ns"],
+        correlation=picked["correlation"],
+        external=picked["external"],
+        launch=launch,
+        by_graph_launch=by_graph,
+        graph_node=picked["graph_node"],
+        size_bytes=picked["size_bytes"],
+    )
+
+
+def _allocations(columns: dict[str, Int64], place: Int64) -> Allocations:
+    if not columns:
+        return empty_allocations()
+    columns["thread"] = place[columns["thread"]]
+    order = np.argsort(columns["time_ns"], kind="stable")
+    return Allocations(**{name: column[order] for name, column in columns.items()})
+
+
+def _devices(listed: Any) -> tuple[Device, ...]:
+    """The GPUs of `deviceProperties`; an empty name is an unknown one."""
+    found = []
+    for entry in listed if isinstance(listed, list) else ():
+        if isinstance(entry, dict):
+            name, number = entry.get("name"), entry.get("id")
+            found.append(
+                Device(
+                    number if isinstance(number, int) else None,
+                    name if isinstance(name, str) and name else None,
+                )
+            )
+    return tuple(found)
+
+
+def _steps(host: HostSpans, names: tuple[str, ...], steps_named: Bool) -> tuple[Step, ...]:
+    if not steps_named.any():
+        return ()
+    rows = np.flatnonzero(steps_named[host.name])
+    first: dict[int, int] = {}
+    for row in sorted(rows.tolist(), key=lambda r: (int(host.start_ns[r]), -int(host.end_ns[r]))):
+        first.setdefault(int(host.name[row]), row)
+    return tuple(
+        Step(names[name], int(host.start_ns[row]), int(host.end_ns[row]))
+        for name, row in first.items()
     )

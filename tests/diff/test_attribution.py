@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,7 +20,7 @@ from common.diff.attribution import (
     peak_in_range,
     time_in_range,
 )
-from common.traces.model import Allocations, Spans, Trace
+from common.traces.model import HostKind, Trace
 from common.traces.torch_trace import read_torch_trace
 
 REAL = os.environ.get("WORKLOG_TEST_DATA")
@@ -26,21 +28,30 @@ Event = tuple[str, str, int, int]  # name, category, start, end
 Full = tuple[str, str, str, int, int, int, int]  # thread, name, category, start, end, corr, device
 
 
+def microseconds(time_ns: int) -> str:
+    return f"{time_ns // 1000}.{time_ns % 1000:03d}"
+
+
 def trace_of(
     events: Sequence[Full], memory: Sequence[tuple[int, int]] = (), device: int = -1
 ) -> Trace:
-    ordered = sorted(events, key=lambda e: (e[0], e[3], -(e[4] - e[3])))
-    columns = list(zip(*ordered, strict=True)) if ordered else [[]] * 7
-
-    def ints(values: object) -> np.ndarray:
-        return np.array(list(values), dtype=np.int64)  # type: ignore[call-overload]
-
-    return Trace(
-        Spans(tuple(columns[1]), tuple(columns[2]), tuple(columns[0]), ints(columns[3]),
-              ints(columns[4]), ints(columns[5]), ints(columns[6])),
-        Allocations(ints([t for t, _ in memory]), ints([b for _, b in memory]),
-                    ints([device] * len(memory)), ("t",) * len(memory)),
-    )  # fmt: skip
+    """The events as torch.profiler would have written them, read back."""
+    lines = []
+    for thread, name, category, start, end, correlation, gpu in events:
+        arguments = {"correlation": correlation} if correlation >= 0 else {}
+        arguments |= {"device": gpu, "stream": 7} if gpu >= 0 else {}
+        head = {"ph": "X", "cat": category, "name": name, "pid": 1, "tid": thread}
+        times = f'"ts": {microseconds(start)}, "dur": {microseconds(end - start)}'
+        lines.append(f'{json.dumps(head)[:-1]}, {times}, "args": {json.dumps(arguments)}}}')
+    for time_ns, size in memory:
+        arguments = {"Bytes": size, "Device Type": int(device >= 0), "Device Id": device}
+        head = {"ph": "i", "cat": "cpu_instant_event", "name": "[memory]", "pid": 1, "tid": "t"}
+        text = f'{json.dumps(head)[:-1]}, "ts": {microseconds(time_ns)}'
+        lines.append(f'{text}, "args": {json.dumps(arguments)}}}')
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "trace.json"
+        path.write_text('{"traceEvents": [' + ",\n".join(lines) + "]}", encoding="utf-8")
+        return read_torch_trace(path)
 
 
 def cpu(*events: Event, thread: str = "t") -> list[Full]:
@@ -225,9 +236,8 @@ def test_every_range_of_a_real_trace_conserves_time(name: str) -> None:
         pytest.skip("WORKLOG_TEST_DATA is not set")
     trace = read_torch_trace(Path(REAL) / f"{name}.json.gz")
     annotations = {
-        n
-        for n, c in zip(trace.spans.name, trace.spans.category, strict=True)
-        if c == "user_annotation"
+        trace.names[number]
+        for number in trace.host.name[trace.host.kind == HostKind.ANNOTATION].tolist()
     }
     for each in sorted(annotations)[:25]:
         found = time_in_range(trace, each)

@@ -1,0 +1,163 @@
+"""How is somebody else's SQLite file read without touching it? Read-only, and columns at a time.
+
+Nothing in the file is run: only real tables are read (no view, no virtual table), triggers do not
+fire on reads, and the schema's functions are not trusted. A database that another program
+has locked or left a journal beside is refused, because half of its rows may still be elsewhere.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import quote
+
+import numpy as np
+
+from common.errors import UsageError
+from common.traces.byte_source import open_file
+from common.traces.model import UNKNOWN, Int64
+
+MAGIC = b"SQLite format 3\0"
+_HEADER = 100
+
+
+class Database:
+    """Real tables of one open file by name, each with its columns."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self.connection = connection
+        self.not_utf8 = 0
+        connection.text_factory = self._text
+        connection.execute("PRAGMA trusted_schema = OFF")
+        connection.execute("PRAGMA query_only = ON")
+        names = connection.execute(
+            "SELECT name FROM sqlite_master WHERE type = 'table' "
+            "AND upper(ltrim(sql)) NOT LIKE 'CREATE VIRTUAL%'"
+        ).fetchall()
+        self.tables: dict[str, frozenset[str]] = {
+            name: frozenset(
+                row[1] for row in connection.execute(f"PRAGMA table_info({quoted(name)})")
+            )
+            for (name,) in names
+        }
+
+    def _text(self, raw: bytes) -> str:
+        try:
+            return raw.decode("utf-8")
+        except UnicodeDecodeError:
+            self.not_utf8 += 1
+            return raw.decode("utf-8", "replace")
+
+    def integers(
+        self, table: str, columns: Sequence[str], where: str = ""
+    ) -> tuple[dict[str, Int64], int]:
+        """({column: values}, rows left out). Absent columns and NULLs are UNKNOWN (-1).
+
+        `start` and `end`, where asked for, must be integers: rows without them are left out.
+        `where` is SQL of ours, never text of the file.
+        """
+        have = self.tables[table]
+        wanted = [column for column in columns if column in have]
+        needed = [f"typeof({quoted(c)}) = 'integer'" for c in ("start", "end") if c in columns]
+        conditions = " AND ".join([*needed, *([f"({where})"] if where else [])]) or "1"
+        source = f"FROM {quoted(table)}"
+        values = self._integers(wanted, f"{source} WHERE {conditions}")
+        size = len(values) // max(len(wanted), 1)
+        rows = values.reshape(size, len(wanted))
+        found = {name: np.ascontiguousarray(rows[:, at]) for at, name in enumerate(wanted)}
+        absent = np.full(size, UNKNOWN, dtype=np.int64)
+        left_out = 0
+        if needed:
+            query = f"SELECT count(*) {source}" + (f" WHERE {where}" if where else "")
+            left_out = int(self.connection.execute(query).fetchone()[0]) - size
+        return {name: found.get(name, absent) for name in columns}, left_out
+
+    def _integers(self, columns: Sequence[str], source: str) -> Int64:
+        """Values row by row. Text where an integer belongs is UNKNOWN; that takes longer to ask."""
+        for shown in (
+            [f"ifnull({quoted(c)}, {UNKNOWN})" for c in columns],
+            [
+                f"CASE WHEN typeof({quoted(c)}) = 'integer' THEN {quoted(c)} ELSE {UNKNOWN} END"
+                for c in columns
+            ],
+        ):
+            cursor = self.connection.execute(f"SELECT {', '.join(shown)} {source}")
+            try:
+                return np.fromiter(itertools.chain.from_iterable(cursor), np.int64)
+            except (ValueError, TypeError):
+                continue
+        return np.empty(0, dtype=np.int64)
+
+    def rows(self, table: str, columns: Sequence[str]) -> list[tuple[object, ...]]:
+        """All rows, None for a column that is not there. For small tables."""
+        have = self.tables[table]
+        shown = ", ".join(quoted(c) if c in have else "NULL" for c in columns)
+        return self.connection.execute(f"SELECT {shown} FROM {quoted(table)}").fetchall()
+
+
+def quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+@contextmanager
+def open_database(path: Path) -> Iterator[Database]:
+    """The database, read-only. Raises UsageError in one line for what cannot be read."""
+    _check_whole(path)
+    uri = f"file:{quote(str(path.absolute()))}?mode=ro"
+    if _uses_wal(path):
+        # Reading it the usual way would write a -shm file beside it; its log is empty (checked).
+        uri += "&immutable=1"
+    try:
+        connection = sqlite3.connect(uri, uri=True, timeout=0.2)
+    except sqlite3.Error as error:
+        raise UsageError(f"{path} cannot be opened ({error}); copy it again") from error
+    try:
+        yield Database(connection)
+    except sqlite3.OperationalError as error:
+        if "locked" in str(error):
+            raise UsageError(
+                f"{path} is locked by another program; close that program and try again"
+            ) from error
+        raise UsageError(f"{path} cannot be read ({error}); export or copy it again") from error
+    except (sqlite3.DatabaseError, OverflowError, UnicodeDecodeError) as error:
+        # The last is a message of SQLite that quotes bytes of the file.
+        raise UsageError(
+            f"{path} is a damaged SQLite file ({error}); export or copy it again"
+        ) from error
+    finally:
+        connection.close()
+
+
+def _header(path: Path) -> bytes:
+    with open_file(path) as stream:
+        return stream.read(_HEADER)
+
+
+def _uses_wal(path: Path) -> bool:
+    return _header(path)[18:20] == b"\x02\x02"
+
+
+def _check_whole(path: Path) -> None:
+    header = _header(path)
+    if not header.startswith(MAGIC):
+        raise UsageError(f"{path} is no SQLite file; give a profiler's file")
+    for suffix in ("-wal", "-journal"):
+        beside = path.with_name(path.name + suffix)
+        if beside.exists() and beside.stat().st_size:
+            raise UsageError(
+                f"{path} was left unfinished ({beside.name} lies beside it); let the program that "
+                "writes it end, then try again"
+            )
+    page = int.from_bytes(header[16:18], "big")
+    page = 65536 if page == 1 else page
+    pages = int.from_bytes(header[28:32], "big")
+    size = path.stat().st_size
+    # The page count is only kept by versions of SQLite that also set the second counter.
+    counted = header[24:28] == header[92:96]
+    if len(header) < _HEADER or (counted and size < page * pages):
+        raise UsageError(
+            f"{path} is cut off ({size} of {page * pages} bytes); export or copy it again"
+        )
