@@ -154,6 +154,8 @@ def _add_floors(commands: Any) -> None:
 def _experiment(arguments: argparse.Namespace) -> int:
     from common.experiments.request import settle
 
+    if arguments.out is not None and not arguments.out.name:
+        raise UsageError("--out is empty or names no folder; give a folder")
     options: dict[str, Any] = {}
     if arguments.compile_prefill:
         options["compile_prefill"] = True

@@ -50,7 +50,8 @@ class PredictionSet:
 class Score:
     prediction: Prediction
     value: float | None
-    hit: bool | None
+    hit: bool | None  # None: not measured, or the interval crosses a bound
+    interval: tuple[float, float] | None = None
     reason: str | None = None
 
 
@@ -123,8 +124,14 @@ def score(sets: PredictionSet, quantities: Mapping[str, Quantity]) -> tuple[Scor
     scores = []
     for prediction in sets.predictions:
         found = measure(prediction.quantity, quantities)
-        hit = None
+        hit, reason = None, found.reason
         if found.value is not None:
-            hit = prediction.low <= found.value <= prediction.high
-        scores.append(Score(prediction, found.value, hit, found.reason))
+            low, high = found.interval or (found.value, found.value)
+            if prediction.low <= low and high <= prediction.high:
+                hit = True
+            elif high < prediction.low or low > prediction.high:
+                hit = False
+            else:
+                reason = "the interval crosses a bound"
+        scores.append(Score(prediction, found.value, hit, found.interval, reason))
     return tuple(scores)

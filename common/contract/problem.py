@@ -71,7 +71,8 @@ class Problem:
     phases: Mapping[str, str]  # phase -> the settings key that says how many units one sample has
     variants: Mapping[str, Variant]
     presets: Mapping[str, Preset]
-    claims: tuple[tuple[str, Claim], ...]  # (what it says in words, the claim)
+    # (what it says in words, the claim, options of a run under which it is not judged)
+    claims: tuple[tuple[str, Claim, tuple[str, ...]], ...]
     evidence: Mapping[str, str]
     predictions: tuple[PredictionSet, ...]
 
@@ -141,7 +142,10 @@ def _build(path: Path, document: Mapping[str, Any]) -> Problem:
         )
         for name, table in document["presets"].items()
     }
-    claims = tuple((row["says"], parse_claim(row["claim"])) for row in document["claims"])
+    claims = tuple(
+        (row["says"], parse_claim(row["claim"]), tuple(row.get("not_with", ())))
+        for row in document["claims"]
+    )
     return Problem(
         name=path.parent.name,
         folder=path.parent,
@@ -183,7 +187,7 @@ def _validate(path: Path, problem: Problem) -> None:
     for variant in problem.variants.values():
         _validate_variant(path, variant)
     try:
-        for _, claim in problem.claims:
+        for _, claim, _ in problem.claims:
             check_call(claim.quantity, problem.variants, problem.phases)
     except UsageError as error:
         raise UsageError(f"{path}: claim {error}") from error

@@ -51,10 +51,19 @@ class RangeTime:
     rows: tuple[OperatorTime, ...]
 
     def share(self, operator: str) -> float | None:
-        """Part of the range's time charged to rows of this name; None for an empty range."""
+        """Part of the range's time charged to rows of this name; None for an empty range.
+
+        A name that ends in `*` means all that begin so.
+        """
         if self.total_ns <= 0:
             return None
-        return sum(row.time_ns for row in self.rows if row.name == operator) / self.total_ns
+        prefix = operator.removesuffix("*")
+        picked = (
+            row.time_ns
+            for row in self.rows
+            if (row.name.startswith(prefix) if operator.endswith("*") else row.name == operator)
+        )
+        return sum(picked) / self.total_ns
 
 
 @dataclass(frozen=True)

@@ -77,6 +77,7 @@ class Bench:
         self.checks: dict[str, Any] = {}
         self.failures: dict[str, str] = {}
         self.resident_bytes: dict[str, int] = {}
+        self.fresh_pages: dict[str, int | None] = {}  # of each variant's latest repetition
         self.reference: Outputs | None = None
         self.first_round = 0  # of the current attempt: rounds count on after a worker failed
         self.last_round = -1
@@ -155,11 +156,12 @@ class Bench:
                 "phase": sample.phase,
                 "duration_ns": sample.duration_ns,
                 "started_ns": sample.started_ns,
+                "fresh_pages_of_repetition": self.fresh_pages.get(sample.variant),
             }
         )
 
     def on_round(self, number: int, decision: StopDecision) -> None:
-        self.report.step(f"round {self.first_round + number + 1} measured; {decision.reason}")
+        self.report.step(f"round {self.first_round + number + 1} done; {decision.reason}")
 
     def renew(self, name: str) -> Callable[[], object]:
         return lambda: self.workers[name].request("renew", SAMPLE_SECONDS)
@@ -169,6 +171,7 @@ class Bench:
             # The threads of the worker that ran before spin for a while before they sleep.
             time.sleep(SETTLE_SECONDS)
             answer = self.workers[name].request("sample", SAMPLE_SECONDS)
+            self.fresh_pages[name] = answer.get("fresh_pages")
             phases: Mapping[str, int] = answer["phases"]
             for phase in self.request.problem.phases:
                 if phases.get(phase, 0) <= 0:

@@ -58,7 +58,10 @@ def first_manifest(request: Request, kind: str, arguments: Sequence[str]) -> dic
         "options": {k: bool(v) if k == "checkpoint" else v for k, v in request.options.items()},
         "variants": {v.name: variant_record(v) for v in request.variants},
         "not_applicable": dict(request.not_applicable),
-        "claims": [{"says": says, "claim": claim.text} for says, claim in problem.claims],
+        "claims": [
+            {"says": says, "claim": claim.text, "not_with": list(not_with)}
+            for says, claim, not_with in problem.claims
+        ],
         "predictions": prediction_seals(problem),
     }
     checked: dict[str, Any] = json.loads(json.dumps(document))

@@ -10,6 +10,9 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 
+TEXT_WIDTH = 34
+
+
 class Reporter:
     """`with Reporter(title, total) as report: report.step("what happens now")`."""
 
@@ -43,9 +46,11 @@ class Reporter:
         return self
 
     def step(self, text: str, advance: int = 1) -> None:
-        """`advance` units are done; `text` says what happens now."""
+        """What was said before is done (`advance` units of it); `text` says what happens now."""
         if self._progress is not None and self._task is not None:
-            self._progress.update(self._task, advance=advance, description=text)
+            done = advance if self._said else 0
+            # The bar and the clock come first: they must not be cut off in a narrow terminal.
+            self._progress.update(self._task, advance=done, description=text[:TEXT_WIDTH])
         elif text != self._said:
             # One line per change, so that the log of an unattended run stays readable.
             print(f"{self.title}: {text}", file=sys.stderr, flush=True)

@@ -63,6 +63,9 @@ def settle(
 ) -> Request:
     """Turn wishes into a Request. Raises UsageError or PreconditionError before any work."""
     problem = load_problem(problem_name)
+    checkpoint = (options or {}).get("checkpoint")
+    if checkpoint and not (Path(checkpoint) / "config.json").is_file():
+        raise UsageError(f"{checkpoint} holds no config.json; give the folder of a checkpoint")
     chosen = choose_variants(problem, list(variants))
     machine = read_machine()
     device = choose_device(device, machine)
@@ -80,6 +83,9 @@ def settle(
             here = "a CPU" if device != "cuda" else f"a GPU of compute capability {capability}"
             missing[variant.name] = f"needs a GPU of compute capability {needed}, this is {here}"
     runnable = tuple(variant for variant in chosen if variant.name not in missing)
+    if variants and all(name in missing for name in variants):
+        reason = missing[variants[0]]
+        raise PreconditionError(f"{variants[0]} {reason}; choose another variant")
     for variant in runnable:
         package_folders(variant)
         for path in variant.traffic.values():

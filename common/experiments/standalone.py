@@ -26,6 +26,8 @@ def run_standalone(repro: Path, description: str | None) -> None:
     parser.add_argument("--compile-prefill", action="store_true", help="compile prefill too")
     parser.add_argument("--checkpoint", help="folder of a Hugging Face Llama checkpoint")
     arguments = parser.parse_args()
+    if arguments.repetitions < 1:
+        parser.error("--repetitions must be 1 or more")
     try:
         print(json.dumps(_measure(repro, arguments)))
     except WorklogError as error:
@@ -38,8 +40,6 @@ def _measure(repro: Path, arguments: argparse.Namespace) -> dict[str, object]:
     wanted = [arguments.variant] if arguments.variant else []
     request = settle(repro.parent.name, arguments.preset, wanted, arguments.device, None, options)
     name = arguments.variant or request.problem.baseline
-    if name in request.not_applicable:
-        raise WorklogError(f"{name} {request.not_applicable[name]}; choose another variant")
     variant = next(v for v in request.variants if v.name == name)
     if any(os.environ.get(key) != value for key, value in variant.environment.items()):
         # Some of it (glibc's tunables) is read only when a process starts: start anew with it.
@@ -52,7 +52,7 @@ def _measure(repro: Path, arguments: argparse.Namespace) -> dict[str, object]:
         dict(variant.settings), dict(request.preset.settings), request.device, options
     )
     facts = session.prepare()
-    samples = [session.sample() for _ in range(max(1, arguments.repetitions))]
+    samples = [session.sample() for _ in range(arguments.repetitions)]
     medians = {}
     for phase, key in request.problem.phases.items():
         units = int(request.preset.settings[key]) if key else 1

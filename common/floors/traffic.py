@@ -126,7 +126,8 @@ _ALL = (
         "int8 weight only, one fused kernel",
         (Kernel("fused int8 product", 1, 0, "one kernel reads the stored weight once"),),
         (),
-        "inferred from generated code without a dequantise kernel, not profiled",
+        "profiled on CPU: one aten::_weight_int8pack_mm per linear, nothing of a weight's size "
+        "is written",
     ),
 )
 

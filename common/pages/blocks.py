@@ -23,7 +23,7 @@ from common.recording.run_folder import Run, open_run, read_json
 from common.report import run_tables
 from common.report.evidence import Evidence
 from common.report.floor_tables import measured_table, run_floor_table
-from common.report.tables import Table, significant
+from common.report.tables import Table, interval, significant
 
 BLOCK = re.compile(
     r"<!-- worklog:(?P<name>[a-z-]+)(?P<options>(?: [a-z]+=[^ >]+)*) -->\n"
@@ -97,6 +97,12 @@ def _floors(problem: Problem, options: Mapping[str, str]) -> str:
     return measured_table(floors).markdown() + "\n\n" + _with_footer(found, table)
 
 
+def _pages(problem: Problem, options: Mapping[str, str]) -> str:
+    """Fresh pages per repetition, where they were counted."""
+    found = recorded(problem, options["run"])
+    return _with_footer(found, run_tables.fresh_pages(found.summary))
+
+
 def _setup(problem: Problem, options: Mapping[str, str]) -> str:
     rows = [
         (f"`{v.name}`", v.title, ", ".join(v.packages) or "none", v.role)
@@ -128,10 +134,16 @@ def _predictions(problem: Problem, options: Mapping[str, str]) -> str:
             if sealed == sets.sha256
             else "\n\n_**retrospective**: the run's manifest does not carry this hash._"
         )
-        words = {True: "hit", False: "**miss**", None: "not measured"}
+        words = {True: "hit", False: "**miss**"}
         for result in score(sets, Evidence(found.run).quantities()):
             value = "" if result.value is None else significant(result.value)
-            values[result.prediction.id] = (value, words[result.hit])
+            if result.interval is not None:
+                value += f" ({interval(*result.interval)})"
+            unknown = "undecided" if result.value is not None else "not measured"
+            values[result.prediction.id] = (
+                value,
+                unknown if result.hit is None else words[result.hit],
+            )
     rows = [
         (
             p.id,
@@ -162,6 +174,7 @@ RENDERERS: dict[str, tuple[Renderer, frozenset[str]]] = {  # and the options tha
     "memory": (_memory, frozenset({"run"})),
     "correctness": (_correctness, frozenset({"run"})),
     "floors": (_floors, frozenset({"run"})),
+    "pages": (_pages, frozenset({"run"})),
     "setup": (_setup, frozenset()),
     "predictions": (_predictions, frozenset({"set", "run"})),
 }

@@ -160,6 +160,11 @@ class Evidence:
         origin = int(trace.allocations.time_ns[0])
         return [(start - origin, end - origin) for start, end in range_bounds(trace, phase)]
 
+    def profiled_units(self, variant: str, phase: str) -> int:
+        """How many units (tokens) one occurrence of the phase holds in the trace."""
+        facts = self.manifest.get("profile_facts", {}).get(variant, {})
+        return int(facts.get(f"profiled_{phase}_steps", 1))
+
     def range_peak(self, variant: str, phase: str) -> RangePeak | None:
         trace = self.profiled(variant)
         if trace is None:
@@ -203,7 +208,7 @@ class Evidence:
         path = self.manifest["variants"][variant].get("traffic", {}).get(self._device_kind)
         modelled = None
         if path is not None:
-            modelled = decode_floor_ns(weights, path, self.floors.copy.median)
+            modelled = decode_floor_ns(weights, path, self.floors.copy.best)
         return DecodeFloor(
             stored_bytes_per_weight=stored / weights,
             floor_ns=floor.time_ns,
@@ -216,6 +221,17 @@ class Evidence:
     @property
     def _device_kind(self) -> str:
         return str(self.manifest["device"]["kind"])
+
+    def fresh_pages(self, variant: str) -> list[int] | None:
+        """Fresh pages per repetition (all phases together) in measured order; None: not counted."""
+        first = next(iter(self.manifest["phases"]), None)
+        found = [
+            sample.get("fresh_pages_of_repetition")
+            for sample in self.run.samples()
+            if sample.get("variant") == variant and sample.get("phase") == first
+        ]
+        pages = [int(count) for count in found if count is not None]
+        return pages or None
 
     # Quantities of the grammar, by the names that problem.toml and predictions.toml use.
 

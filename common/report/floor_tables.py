@@ -102,7 +102,7 @@ def run_floor_table(summary: Mapping[str, Any]) -> Table:
     """Decode against its floor: the stored bytes at the read bandwidth of the same run.
 
     Beside it what the counted logical traffic of the implementation predicts at the copy
-    bandwidth; the two columns of prediction are modelled, everything else is measured.
+    bandwidth (best samples of both); the two columns of prediction are modelled.
     """
     rows = []
     for name, variant in summary["variants"].items():

@@ -38,11 +38,22 @@ def write_report(folders: Sequence[Path], path: Path) -> Path:
     """
     if not folders:
         raise UsageError("a report needs a run; give the folder of one")
-    page = render([read_view(folder) for folder in folders], path.absolute().parent)
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder; give the file that the report goes to")
+    try:
+        page = render([read_view(folder) for folder in folders], path.absolute().parent)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise UsageError(
+            f"the files of {', '.join(str(folder) for folder in folders)} do not fit together "
+            f"({type(error).__name__}: {error}); take the run again from where it was made"
+        ) from error
     part = path.with_name(path.name + ".part")
     path.parent.mkdir(parents=True, exist_ok=True)
-    part.write_text(page, encoding="utf-8")
-    part.replace(path)
+    try:
+        part.write_text(page, encoding="utf-8")
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
     return path
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from common.floors.measured import from_json
 from common.report import run_tables
 from common.report.charts_memory import memory_chart
 from common.report.charts_operators import colours, operator_charts
 from common.report.charts_timing import ratio_chart, samples_chart
-from common.report.floor_tables import run_floor_table
+from common.report.floor_tables import measured_table, run_floor_table
 from common.report.run_view import RunView, claimed_variants, headline
 from common.report.tables import escape_html, inline_html, mebibytes
 
@@ -134,10 +135,10 @@ def _unit_in_words(view: RunView, phase: str) -> str:
         if (measured := variant["phases"].get(phase)) is not None
     }
     if len(samples) != 1:
-        return "Median time of one unit and its interval"
+        return "Median time of one unit and its 95 % interval"
     units, number = samples.pop()
-    each = f"one of the {units} units of a sample" if units > 1 else "one sample"
-    return f"Median time of {each} and its interval, {number} samples each"
+    each = f"one step, samples of {units} steps" if units > 1 else "one sample"
+    return f"Median time of {each}, and its 95 % interval; {number} samples of each variant"
 
 
 def floors(view: RunView, _: Path) -> str:
@@ -145,9 +146,14 @@ def floors(view: RunView, _: Path) -> str:
     table = run_floor_table(view.summary)
     if not table.rows:
         return "<p>This run did not measure the machine's bandwidths.</p>"
-    return table.html(
+    path = view.folder / "floors.json"
+    rates = ""
+    if path.exists():
+        measured = measured_table(from_json(path.read_text(encoding="utf-8")))
+        rates = measured.html("What this machine reached, measured before the timing")
+    return rates + table.html(
         "Decode: stored bytes of all weights over the read bandwidth (floor), and the counted "
-        "traffic of the implementation over the copy bandwidth (modelled)",
+        "traffic of the implementation over the copy bandwidth (modelled); best samples of both",
         style="sortable",
     )
 

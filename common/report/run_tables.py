@@ -63,7 +63,24 @@ def verdicts(summary: Summary, phase: str = "decode") -> Table:
         ("variant", f"{phase} ms", "per second", "time ÷ baseline", "interval", "verdict"),
         tuple(rows),
         (f"{phase} ms", "per second", "time ÷ baseline", "interval"),
+        _how_measured(summary, phase),
     )
+
+
+def _how_measured(summary: Summary, phase: str) -> str:
+    """What stands under a table of times: what was counted, how often, and why it ended."""
+    timed = [v["phases"][phase] for v in summary["variants"].values() if phase in v["phases"]]
+    if not timed:
+        return ""
+    rounds = max(found["samples"] for found in timed)
+    units = max(found["units_per_sample"] for found in timed)
+    each = f"one of the {units} steps of a sample" if units > 1 else "one sample"
+    sampling = summary.get("sampling") or {}
+    order = "interleaved" if sampling.get("interleaved", True) else "one variant after the other"
+    text = f"_Median of {each} and its 95 % interval; {rounds} rounds, {order}"
+    if sampling.get("stopped_because"):
+        text += f"; ended: {sampling['stopped_because']}"
+    return text + "._"
 
 
 def claims(summary: Summary) -> Table:
@@ -83,7 +100,7 @@ def claims(summary: Summary) -> Table:
 def operators(summary: Summary, variant: str, phase: str, most: int = 6) -> Table:
     """Time by operator in one phase of one variant; the rows add up to the phase's time."""
     time = summary["variants"][variant]["profile"][phase]["time"]
-    total, runs = time["total_ns"], time["occurrences"]
+    total, runs = time["total_ns"], time["occurrences"] * time.get("units", 1)
 
     def row(name: str, count: str, time_ns: int) -> tuple[str, ...]:
         share = percent(time_ns / total) if total else ""
@@ -99,7 +116,7 @@ def operators(summary: Summary, variant: str, phase: str, most: int = 6) -> Tabl
     rows.append(row("**sum**", "", total))
     return Table(
         ("operator", "calls", "ms", "share"), tuple(rows), ("calls", "ms", "share"),
-        f"_Profiled pass, {time['quantity']}, per occurrence of `{phase}` ({runs} recorded)._",
+        f"_Profiled pass, {time['quantity']}, mean of the {runs} recorded (`{phase}`)._",
     )  # fmt: skip
 
 
@@ -128,6 +145,17 @@ def memory(summary: Summary) -> Table:
     )  # fmt: skip
 
 
+def fresh_pages(summary: Summary) -> Table:
+    """Pages that the kernel had to hand out per repetition: one sample of every phase."""
+    rows = []
+    for name, variant in summary["variants"].items():
+        found = variant.get("fresh_pages_per_repetition")
+        if found is not None:
+            rows.append((name, *(f"{found[k]:,}" for k in ("median", "minimum", "maximum"))))
+    columns = ("variant", "fresh pages per repetition, median", "minimum", "maximum")
+    return Table(columns, tuple(rows), columns[1:])
+
+
 def correctness(summary: Summary) -> Table:
     rows = []
     for name, variant in summary["variants"].items():
@@ -153,4 +181,5 @@ def correctness(summary: Summary) -> Table:
         )
     columns = ("variant", "relative error of the logits", "tolerance", "KL nats", "same top token",
                "result")  # fmt: skip
-    return Table(columns, tuple(rows), columns[1:5])
+    note = "_Against the baseline's logits; of each figure the worst of the phases is shown._"
+    return Table(columns, tuple(rows), columns[1:5], note)

@@ -10,7 +10,7 @@ from typing import Any
 from common.contract.claims import parse_claim
 from common.contract.problem import load_problem
 from common.errors import UsageError
-from common.recording.run_folder import open_run, read_json
+from common.recording.run_folder import open_run
 from common.report import run_tables
 from common.report.summary import build_summary
 from common.report.tables import interval, significant
@@ -67,11 +67,10 @@ class RunView:
 def read_view(folder: Path) -> RunView:
     """Read a run folder. Raises UsageError for anything that is none.
 
-    An unfinished run is summarised anew from what it had flushed.
+    The summary is made anew from the data, so that the page shows what the folder really holds.
     """
     run = open_run(folder)
-    kept = folder / "summary.json"
-    summary = read_json(kept) if kept.exists() and run.finished else build_summary(run)
+    summary = build_summary(run)
     return RunView(folder, run.finished, run.manifest, summary, tuple(run.samples()))
 
 

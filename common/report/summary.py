@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import statistics
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -58,11 +60,19 @@ def _build(run: Run) -> dict[str, Any]:
             for phase in manifest["phases"]
             if (found := evidence.comparison(name, baseline, phase)) is not None
         ],
-        "claims": [
-            {"says": row["says"], **judge(parse_claim(row["claim"]), evidence.quantities())}
-            for row in manifest["claims"]
-        ],
+        "claims": [{"says": row["says"], **_claim(row, evidence)} for row in manifest["claims"]],
     }
+
+
+def _claim(row: Mapping[str, Any], evidence: Evidence) -> dict[str, Any]:
+    """The record of one claim; not judged where an option of the run takes it away."""
+    record = judge(parse_claim(row["claim"]), evidence.quantities())
+    options = evidence.manifest.get("options", {})
+    against = [name for name in row.get("not_with", ()) if options.get(name)]
+    if against:
+        flag = "--" + against[0].replace("_", "-")
+        record = {**record, "reproduced": None, "reason": f"does not apply with {flag}"}
+    return record
 
 
 def _variant(evidence: Evidence, name: str) -> dict[str, Any]:
@@ -80,6 +90,13 @@ def _variant(evidence: Evidence, name: str) -> dict[str, Any]:
         for phase in phases
         if (found := evidence.summary_ns(name, phase)) is not None
     }
+    pages = evidence.fresh_pages(name)
+    if pages is not None and state == "measured":
+        record["fresh_pages_per_repetition"] = {
+            "median": int(statistics.median(pages)),
+            "minimum": min(pages),
+            "maximum": max(pages),
+        }
     floor = evidence.decode_floor(name)
     if floor is not None:
         record["floor"] = {
@@ -140,6 +157,7 @@ def _profile(evidence: Evidence, name: str, phase: str) -> dict[str, Any]:
         record["time"] = {
             "quantity": spent.quantity,
             "occurrences": spent.occurrences,
+            "units": evidence.profiled_units(name, phase),
             "total_ns": spent.total_ns,
             "rows": [
                 {

@@ -63,8 +63,7 @@ class CudaClock:
             ) from error
         if not torch.cuda.is_available():
             raise PreconditionError(
-                "CudaClock needs a CUDA device and torch sees none: run `worklog doctor`"
-                " or use CpuClock"
+                "CudaClock needs a CUDA device and torch sees none: check nvidia-smi"
             )
 
     def measure(self, fn: Callable[[], object]) -> int:

@@ -44,7 +44,7 @@ class Sample:
     variant: str
     phase: str
     duration_ns: int
-    started_ns: int  # when the repetition began: monotonic, from the start of the run
+    started_ns: int  # when the repetition began: monotonic, from the call that took it
 
 
 @dataclass(frozen=True)

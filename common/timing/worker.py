@@ -32,7 +32,7 @@ PR_SET_PDEATHSIG = 1
 class Session(Protocol):
     """What a problem's `repro.py` returns from `open_session(variant, preset, device, options)`.
 
-    `facts` and `needs_bytes` must work before `prepare`; the others come after it.
+    `needs_bytes` must work before `prepare`; the others come after it.
     """
 
     def needs_bytes(self) -> int:
@@ -79,6 +79,11 @@ def peak_resident_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
+def fresh_pages() -> int:
+    """Pages that the kernel has given this process so far without reading a disk (minor faults)."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+
 def serve(repro: Path, requests: TextIO, replies: TextIO) -> None:
     session: Any = None
 
@@ -97,7 +102,9 @@ def serve(repro: Path, requests: TextIO, replies: TextIO) -> None:
             elif command == "prepare":
                 answer({"facts": dict(session.prepare())})
             elif command == "sample":
-                answer({"phases": {k: operator.index(v) for k, v in session.sample().items()}})
+                before = fresh_pages()
+                phases = {k: operator.index(v) for k, v in session.sample().items()}
+                answer({"phases": phases, "fresh_pages": fresh_pages() - before})
             elif command == "renew":
                 session.renew()
                 answer({})

@@ -36,7 +36,7 @@ from common.workloads.weights import (
 )
 
 SEED = 20251120
-PROFILED_STEPS = 3
+PROFILED_STEPS = 5
 WARM_UP_STEPS = 3
 # Bytes of temporaries per element of the largest linear at the peak: 14 while float8 is dequantised
 # (0.13.0), reserved twice where a CUDA graph keeps a pool beside eager prefill's.

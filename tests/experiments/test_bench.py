@@ -291,9 +291,11 @@ def test_a_place_that_cannot_be_written_is_refused_before_the_work(root, tmp_pat
 
 
 def test_the_folders_of_the_command_line_stay_out_of_the_manifest(root, tmp_path) -> None:
-    out = tmp_path / "secret-place"
+    out, checkpoint = tmp_path / "secret-place", tmp_path / "secret-place-too"
+    checkpoint.mkdir()
+    (checkpoint / "config.json").write_text("{}")
     done = worklog(root, "bench", "spin", "--preset", "tiny", "--out", str(out), "--checkpoint",
-                   str(out))  # fmt: skip
+                   str(checkpoint))  # fmt: skip
     # The session takes no checkpoint into account; what counts is what was written down.
     (folder,) = out.glob("*/*/*")
     assert "secret-place" not in (folder / "manifest.json").read_text(), done.stderr

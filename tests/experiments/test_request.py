@@ -88,6 +88,8 @@ def test_packages_lie_beside_the_environment_unless_told(monkeypatch) -> None:  
 
 
 def test_a_manifest_holds_what_was_asked_and_no_place(root: Path) -> None:
+    (root / "weights").mkdir()
+    (root / "weights" / "config.json").write_text("{}")
     options = {"checkpoint": str(root / "weights"), "compile_prefill": True}
     settled = settle("spin", "tiny", ["double"], "cpu", root / "out", options)
     manifest = first_manifest(settled, "bench", ["bench", "spin", "--out=…"])

@@ -41,7 +41,7 @@ def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     problem = load_problem("spin")
     run = write_run(
         folder / "recorded", {"plain": PLAIN, "double": DOUBLE},
-        claims=[{"says": "twice", "claim": claim.text} for _, claim in problem.claims],
+        claims=[{"says": "twice", "claim": claim.text} for _, claim, _ in problem.claims],
         predictions={sets.name: sets.sha256 for sets in problem.predictions},
     )  # fmt: skip
     summarise_into(run.rename(folder / "recorded" / "cpu"))

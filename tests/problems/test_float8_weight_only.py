@@ -136,7 +136,7 @@ def test_a_range_has_the_same_name_in_the_trace(run: tuple[Path, dict[str, Any]]
     with gzip.open(folder / "traces" / SLOW / "trace.json.gz") as stream:
         events = json.load(stream)["traceEvents"]
     names = [e["name"] for e in events if e.get("cat") == "user_annotation"]
-    assert names == ["prefill", "decode", *["decode step"] * 3]
+    assert names == ["prefill", "decode", *["decode step"] * 5]
 
 
 def test_the_summary_can_be_rebuilt_from_the_folder(run: tuple[Path, dict[str, Any]]) -> None:

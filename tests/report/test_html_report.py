@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.synthetic_run import GPU, MACHINE, manifest, profile, rewrite, write_run
+from helpers.synthetic_run import GPU, MACHINE, manifest, rewrite, write_run
 
 from common.cli import main
 from common.errors import UsageError
@@ -176,12 +176,45 @@ def test_a_run_without_a_profile_says_what_is_missing(tmp_path: Path) -> None:
 
 
 def test_a_run_without_timing_shows_its_profile(tmp_path: Path) -> None:
-    profiles = {"slow": profile([("aten::mm", 900)])}
-    document = manifest(kind="profile", sampling=None)
-    page = page_of(write_run(tmp_path, document, rounds=0, profiles=profiles), place=tmp_path)
+    folder = tmp_path / "run"
+    shutil.copytree(REAL, folder)
+    (folder / "samples.jsonl").unlink()
+    page = page_of(folder, place=tmp_path)
     assert "No variant of this run was timed" in page
     assert "Time relative to" not in page
-    assert "Milliseconds, one scale for all variants" in page and "3.0 MiB" in page
+    assert "Milliseconds, one scale for all variants" in page and "14.0 MiB" in page
+
+
+def test_the_page_is_made_from_the_data_and_not_from_the_summary_beside_it(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(REAL, folder)
+    kept = (folder / "summary.json").read_text(encoding="utf-8")
+    (folder / "summary.json").write_text(kept.replace("14.1437", "99.1437"), encoding="utf-8")
+    for path in (folder / "traces").rglob("*.gz"):
+        path.unlink()
+    page = page_of(folder, place=tmp_path)
+    assert "needs profile" in page and "not profiled" in page
+
+
+@pytest.mark.parametrize(
+    "name,text",
+    [
+        ("manifest.json", '{"schema": "worklog.run/1", "machine": "x"}'),
+        ("samples.jsonl", '{"round": 1}\n'),
+        ("checks.json", "[1]"),
+    ],
+)
+def test_a_run_whose_files_do_not_fit_together_is_refused_in_one_line(
+    name: str, text: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(REAL, folder)
+    (folder / name).write_text(text, encoding="utf-8")
+    with pytest.raises(UsageError, match="take the run again"):
+        write_report([folder], tmp_path / "page.html")
+    assert not list(tmp_path.glob("*.part"))
 
 
 def test_variants_without_a_time_are_listed_with_the_reason(tmp_path: Path) -> None:
