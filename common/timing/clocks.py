@@ -63,7 +63,8 @@ class CudaClock:
             ) from error
         if not torch.cuda.is_available():
             raise PreconditionError(
-                "CudaClock needs a CUDA device and torch sees none: check nvidia-smi"
+                "CudaClock needs a CUDA device and torch sees none: "
+                "check nvidia-smi, or use CpuClock"
             )
 
     def measure(self, fn: Callable[[], object]) -> int:
