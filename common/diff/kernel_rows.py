@@ -1,0 +1,217 @@
+"""Rows by kernel: each piece of GPU work of A beside its partner in B, as small as can be said.
+
+A row is one place in the program: one kernel of A and one of B, or one such pair for each profiler
+step (where both sides have steps), or for each replay of the same CUDA graph. Above `MOST_ROWS` the
+places of one path and name are taken together.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from common.diff.difference import Row, Tier
+from common.diff.nesting import SEPARATOR, UInt64, mixed
+from common.diff.pairing import numbered, pair
+from common.diff.sequence import Launched, launched
+from common.traces.model import UNKNOWN, Bool, GpuKind, Int64, Trace
+
+MOST_ROWS = 20_000
+
+
+@dataclass(frozen=True)
+class Matched:
+    """Two sides in launch order, and for each piece of A its partner in B (UNKNOWN: none)."""
+
+    a: Launched
+    b: Launched
+    partner: Int64
+
+    @property
+    def free_b(self) -> Int64:
+        free = np.ones(len(self.b), dtype=np.bool_)
+        free[self.partner[self.partner != UNKNOWN]] = False
+        return np.flatnonzero(free)
+
+
+def match(a: Trace, b: Trace) -> Matched:
+    """Pairs the GPU work of two traces; devices meet by id, or by order where ids differ."""
+    ids_a, ids_b = np.unique(a.gpu.device).tolist(), np.unique(b.gpu.device).tolist()
+    shared = [number for number in ids_a if number in ids_b]
+    rest_a = [number for number in ids_a if number not in shared]
+    rest_b = [number for number in ids_b if number not in shared]
+    lanes_a = {number: rank for rank, number in enumerate([*shared, *rest_a])}
+    lanes_b = {number: rank for rank, number in enumerate([*shared, *rest_b])}
+    side_a, side_b = launched(a, lanes_a), launched(b, lanes_b)
+    return Matched(side_a, side_b, pair(side_a, side_b))
+
+
+def kernel_rows(matched: Matched) -> tuple[Row, ...]:
+    """One row per group, largest |delta| first; their a and b sum to the traces' GPU time."""
+    a, b = matched.a, matched.b
+    if not len(a) and not len(b):
+        return ()
+    stepped = len(a.trace.steps) > 1 and len(b.trace.steps) > 1
+    group_a, group_b = _groups(matched, _places(a, stepped), _places(b, stepped))
+    count = int(max(group_a.max(initial=-1), group_b.max(initial=-1))) + 1
+    if count > MOST_ROWS:
+        group_a, group_b = _groups(matched, mixed(a.path, a.name), mixed(b.path, b.name))
+        count = int(max(group_a.max(initial=-1), group_b.max(initial=-1))) + 1
+    return _rows(matched, group_a, group_b, count)
+
+
+def _places(side: Launched, stepped: bool) -> UInt64:
+    """A number for the place of each piece of work in the program, equal in all repetitions."""
+    inside = np.arange(len(side)) - side.unit_first[side.unit] if len(side) else side.event
+    graph = mixed(
+        mixed(side.unit_path[side.unit], side.unit_content[side.unit]), inside.astype(np.uint64)
+    )
+    key = mixed(mixed(side.path, side.name), side.lane.astype(np.uint64))
+    if stepped:
+        key = mixed(key, side.step.view(np.uint64))
+    number = numbered(key.view(np.int64)).view(np.uint64) if not stepped else _within(key)
+    single = mixed(mixed(side.path, side.name), number)
+    return np.where(side.by_graph, graph, single)
+
+
+def _within(key: UInt64) -> UInt64:
+    """How many equal keys came before."""
+    order = np.argsort(key, kind="stable")
+    ordered = key[order]
+    new = np.append(True, ordered[1:] != ordered[:-1]) if len(key) else np.empty(0, np.bool_)
+    first = np.maximum.accumulate(np.where(new, np.arange(len(key)), 0))
+    number = np.empty(len(key), dtype=np.uint64)
+    number[order] = (np.arange(len(key)) - first).astype(np.uint64)
+    return number
+
+
+def _groups(matched: Matched, place_a: UInt64, place_b: UInt64) -> tuple[Int64, Int64]:
+    """The group of each piece of A and of B: pairs of places, joined by work without a partner."""
+    paired = np.flatnonzero(matched.partner != UNKNOWN)
+    partner = matched.partner[paired]
+    pairs = mixed(place_a[paired], place_b[partner])
+    _, first, group, sizes = np.unique(
+        pairs, return_index=True, return_inverse=True, return_counts=True
+    )
+    group = group.reshape(-1)
+    group_a = np.full(len(place_a), UNKNOWN, dtype=np.int64)
+    group_b = np.full(len(place_b), UNKNOWN, dtype=np.int64)
+    group_a[paired], group_b[partner] = group, group
+    following = len(first)
+    for groups, places, own in (
+        (group_a, place_a, place_a[paired][first]),
+        (group_b, place_b, place_b[partner][first]),
+    ):
+        free = np.flatnonzero(groups == UNKNOWN)
+        order = np.lexsort((-sizes, own))  # of several groups of one place the largest
+        sorted_places = own[order]
+        at = np.searchsorted(sorted_places, places[free])
+        known = at < len(order)
+        known[known] = sorted_places[at[known]] == places[free][known]
+        groups[free[known]] = order[at[known]]
+        alone = free[~known]
+        _, fresh = np.unique(places[alone], return_inverse=True)
+        groups[alone] = fresh.reshape(-1) + following
+        following += int(fresh.max(initial=-1)) + 1
+    return group_a, group_b
+
+
+def _rows(matched: Matched, group_a: Int64, group_b: Int64, count: int) -> tuple[Row, ...]:
+    a, b = matched.a, matched.b
+    time_a, counts_a, first_a = _totals(a, group_a, count)
+    time_b, counts_b, first_b = _totals(b, group_b, count)
+    path_a, path_b = _Paths(a), _Paths(b)
+    order = np.lexsort((-(time_a + time_b), -np.abs(time_b - time_a)))
+    rows = []
+    for group in order.tolist():
+        at_a, at_b = int(first_a[group]), int(first_b[group])
+        name = path_a.name(at_a) if at_a >= 0 else path_b.name(at_b)
+        name_b = path_b.name(at_b) if at_a >= 0 and at_b >= 0 else name
+        rows.append(
+            Row(
+                name=name,
+                name_b=None if name_b == name else name_b,
+                tier=_tier(a, b, at_a, at_b),
+                a=int(time_a[group]),
+                b=int(time_b[group]),
+                count_a=int(counts_a[group]),
+                count_b=int(counts_b[group]),
+                path=path_a.path(at_a) if at_a >= 0 else path_b.path(at_b),
+            )
+        )
+    return tuple(rows)
+
+
+def _totals(side: Launched, group: Int64, count: int) -> tuple[Int64, Int64, Int64]:
+    """(sum of durations, number, first place) of each group; the sums exact in integers."""
+    duration = side.trace.gpu.duration_ns[side.event]
+    total = np.zeros(count, dtype=np.int64)
+    np.add.at(total, group, duration)
+    first = np.full(count, UNKNOWN, dtype=np.int64)
+    first[group[::-1]] = np.arange(len(group))[::-1]
+    return total, np.bincount(group, minlength=count).astype(np.int64), first
+
+
+def _tier(a: Launched, b: Launched, at_a: int, at_b: int) -> Tier:
+    if at_a < 0 or at_b < 0:
+        return Tier.UNMATCHED
+    if a.name[at_a] == b.name[at_b]:
+        return Tier.EXACT
+    if a.normalised[at_a] == b.normalised[at_b]:
+        return Tier.NORMALISED
+    return Tier.GRAPH_NODE if a.by_graph[at_a] and b.by_graph[at_b] else Tier.POSITION
+
+
+class _Paths:
+    """Names and paths of the pieces of one side; each path is spelt once."""
+
+    def __init__(self, side: Launched) -> None:
+        self.side = side
+        self.known: dict[int, str] = {}
+
+    def name(self, at: int) -> str:
+        trace = self.side.trace
+        return trace.names[int(trace.gpu.name[self.side.event[at]])]
+
+    def path(self, at: int) -> str | None:
+        side = self.side
+        token = int(side.path[at])
+        launch = int(side.trace.gpu.launch[side.event[at]])
+        if launch == UNKNOWN:
+            return None
+        if token not in self.known:
+            self.known[token] = side.tree.path_of(side.trace, launch)
+        if not side.by_graph[at]:
+            return self.known[token] or None
+        call = side.trace.names[int(side.trace.host.name[launch])]
+        node = at - int(side.unit_first[side.unit[at]])
+        return SEPARATOR.join(filter(None, (self.known[token], call, f"node {node}")))
+
+
+def matching_quality(matched: Matched, rows: tuple[Row, ...]) -> dict[str, object]:
+    """How much found a partner: for the report and JSON. Times in ns, of both sides."""
+    a, b = matched.a, matched.b
+    tiers: dict[str, dict[str, int]] = {
+        str(tier): {"groups": 0, "one_to_one": 0, "a_ns": 0, "b_ns": 0} for tier in Tier
+    }
+    for row in rows:
+        found = tiers[str(row.tier)]
+        found["groups"] += 1
+        found["one_to_one"] += row.count_a == row.count_b == 1
+        found["a_ns"] += row.a
+        found["b_ns"] += row.b
+    partnered: Bool = matched.partner != UNKNOWN
+    kernels = a.trace.gpu.kind[a.event] == GpuKind.KERNEL
+    return {
+        "groups": len(rows),
+        "one_to_one_groups": sum(row.count_a == row.count_b == 1 for row in rows),
+        "two_sided_groups": sum(row.count_a > 0 and row.count_b > 0 for row in rows),
+        "two_sided_a_ns": sum(row.a for row in rows if row.count_b and row.count_a),
+        "two_sided_b_ns": sum(row.b for row in rows if row.count_b and row.count_a),
+        "pairs": int(partnered.sum()),
+        "kernel_pairs": int((partnered & kernels).sum()),
+        "gpu_events_a": len(a),
+        "gpu_events_b": len(b),
+        "tiers": tiers,
+    }

@@ -1,0 +1,140 @@
+"""When do two kernel names mean the same kernel? Normalised names and families.
+
+    void at::native::vectorized_elementwise_kernel<4, at::native::CUDAFunctor_add<float>, ...
+        normalised: vectorized_elementwise_kernel<CUDAFunctor_add>       family: CUDAFunctor_add
+    sm90_xmma_gemm_bf16bf16_..., Cijk_Alik_Bljk_BBS_BH_...               family: gemm
+
+A normalised name drops what differs between builds, shapes and runs (types, numbers, hashes,
+addresses) and keeps the function and the functors it was made with: an addition is never taken for
+a product. A family says what kind of work it is; it only helps where order and place agree too.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+# Types, containers and helpers of template arguments: they tell variants of one kernel apart.
+_NOISE_WORDS = """
+    void float double half bool char int long short unsigned signed size_t const true false auto
+    int8_t int16_t int32_t int64_t uint8_t uint16_t uint32_t uint64_t nv_bfloat16 BFloat16 Half
+    Float8_e4m3fn Float8_e5m2 complex array Array tuple pair std c10 at cuda native detail
+    anonymous namespace operator instance lambda type enable_if TensorInfo OpaqueType
+    OffsetCalculator TrivialOffsetCalculator LoadWithoutCast StoreWithoutCast LoadWithCast
+    StoreWithCast hip thrust unnamed TensorIteratorBase TensorIterator Tensor memory integral
+    constant integral_constant template typename static_cast Scalar TensorIterator ArrayRef
+    GeluType OpType binary_internal
+"""
+_NOISE = frozenset(_NOISE_WORDS.split())
+_LAUNCHERS_WORDS = """
+    vectorized_elementwise_kernel unrolled_elementwise_kernel elementwise_kernel
+    elementwise_kernel_manual_unroll vectorized_templated_elementwise_kernel
+    unrolled_elementwise_kernel_for_multi_outputs reduce_kernel index_elementwise_kernel
+    multi_tensor_apply_kernel gpu_kernel_impl gpu_kernel_impl_nocast legacy_elementwise_kernel
+    compute_num_threads kernelPointwiseApply1 kernelPointwiseApply2 vectorized_gather_kernel
+    _elemwise_kernel kernel Kernel DeviceScanKernel
+"""
+_LAUNCHERS = frozenset(_LAUNCHERS_WORDS.split())
+_FAMILIES = tuple(
+    (label, re.compile(pattern, re.IGNORECASE))
+    for label, pattern in (
+        ("collective", r"nccl|rccl|allreduce|all_reduce|allgather|all_gather|reduce_scatter"),
+        ("attention", r"flash|fmha|attn|attention|sdpa"),
+        ("convolution", r"conv(?!ert)|winograd|implicit_gemm|dgrad|wgrad|cudnn.*(?:fprop|engine)"),
+        ("gemm", r"gemm|gemv|cijk_|nvjet|matmul|wmma|xmma|splitk|s\d+cudnn|dot_kernel|_mm_"),
+        ("batch norm", r"batch_?norm|bn_(?:fw|bw)"),
+        ("layer norm", r"layer_?norm|rms_?norm|rsqrt_mean|vectorized_layer"),
+        ("softmax", r"softmax"),
+        ("cross entropy", r"nll_loss|cross_entropy"),
+        ("embedding", r"embedding"),
+        ("concatenate", r"CatArray|cat_kernel"),
+        ("transpose", r"transpose|nchwToNhwc|nhwcToNchw|nchw2nhwc"),
+        ("dropout", r"dropout"),
+        ("top k", r"top_?k|radix_?sort|bitonic|sort_"),
+        ("scan", r"scan|cumsum"),
+        ("copy", r"copy_kernel"),
+    )
+)
+_WORD = re.compile(r"[A-Za-z_]\w*")
+_HEX = re.compile(r"0x[0-9a-fA-F]+|(?<![A-Za-z])[0-9a-f]{8,}(?![A-Za-z])")
+_SUFFIX = re.compile(r"(?:\s*\[clone [^\]]*\])+$|\.kd$")
+_DIGITS = re.compile(r"\d+")
+_COPY = re.compile(r"^(?:\[CUDA )?(mem(?:cpy|set))\s*(?:\()?\s*(\w+)?", re.IGNORECASE)
+_COPY_WORDS = (
+    ("htod", "HtoD"), ("host-to-device", "HtoD"), ("hosttodevice", "HtoD"),
+    ("dtoh", "DtoH"), ("device-to-host", "DtoH"), ("devicetohost", "DtoH"),
+    ("dtod", "DtoD"), ("device-to-device", "DtoD"), ("devicetodevice", "DtoD"),
+    ("ptop", "PtoP"), ("peer-to-peer", "PtoP"), ("htoh", "HtoH"), ("host-to-host", "HtoH"),
+)  # fmt: skip
+
+
+@lru_cache(maxsize=1 << 16)
+def normalised(name: str) -> str:
+    """The name without types, numbers, hashes, addresses and parameters; never empty."""
+    if name[:7].lower() in ("memcpy ", "memset ", "[cuda m", "memcpy", "memset"):
+        return _copy(name)
+    text = _HEX.sub("#", _SUFFIX.sub("", name.strip()))
+    function, arguments = _split(text)
+    kept = _DIGITS.sub("#", function)
+    functors = _functors(arguments)
+    return f"{kept}<{', '.join(functors)}>" if functors else kept or name
+
+
+@lru_cache(maxsize=1 << 16)
+def family(name: str) -> str:
+    """What kind of work the kernel does: one of a few words, or its functor, or its own name."""
+    if name[:6].lower() in ("memcpy", "memset", "[cuda "):
+        return _copy(name)
+    for label, pattern in _FAMILIES:
+        if pattern.search(name):
+            return label
+    function, arguments = _split(_HEX.sub("#", _SUFFIX.sub("", name.strip())))
+    if function in _LAUNCHERS:
+        functors = _functors(arguments)
+        if functors:
+            return functors[-1]  # the first ones only carry it: BinaryFunctor, ReduceOp
+    return _DIGITS.sub("#", function) or name
+
+
+def _copy(name: str) -> str:
+    """`Memcpy HtoD (Pageable -> Device)` of torch and `[CUDA memcpy Host-to-Device]` of nsys."""
+    found = _COPY.match(name)
+    if not found:
+        return name
+    low = name.lower()
+    way = next((label for word, label in _COPY_WORDS if word in low), "")
+    return f"{found[1].capitalize()} {way}".strip()
+
+
+def _split(text: str) -> tuple[str, str]:
+    """(the function's own name, everything between its template brackets)."""
+    text = text.replace("(anonymous namespace)::", "").replace("<unnamed>::", "")
+    text = text.removeprefix("void ")
+    depth, begin, name_end = 0, -1, len(text)
+    arguments = ""
+    for i, char in enumerate(text):
+        if char == "<":
+            if depth == 0 and begin < 0:
+                begin, name_end = i, min(name_end, i)
+            depth += 1
+        elif char == ">" and depth and text[i - 1] != "-":
+            depth -= 1
+            if depth == 0:
+                arguments = text[begin + 1 : i]
+                break
+        elif char == "(" and depth == 0:
+            name_end = min(name_end, i)
+            break
+    else:
+        if begin >= 0:  # cut off in the middle of its arguments
+            arguments = text[begin + 1 :]
+    return text[:name_end].strip().rsplit("::", 1)[-1].rsplit(" ", 1)[-1], arguments
+
+
+def _functors(arguments: str) -> list[str]:
+    """Identifiers of the template arguments that say what is computed, in order, each once."""
+    found: dict[str, None] = {}
+    for word in _WORD.findall(arguments):
+        if word not in _NOISE and word not in _LAUNCHERS and len(word) > 2:
+            found.setdefault(_DIGITS.sub("#", word))
+    return list(found)[:4]

@@ -1,0 +1,134 @@
+"""What encloses what on the host? Parents, paths and owners of spans, in NumPy.
+
+A launch belongs to the spans of its thread that were open when it was made. Wrappers (compiled
+regions, graph calls, profiler steps) are looked through: they enclose work and do none.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.traces.model import UNKNOWN, Bool, HostKind, Int64, Trace
+from common.traces.wrappers import is_wrapper
+
+UInt64 = NDArray[np.uint64]
+SEPARATOR = " / "
+
+
+@dataclass(frozen=True)
+class HostTree:
+    """Per row of Trace.host; UNKNOWN (-1) where there is none, or for spans that do not nest."""
+
+    parent: Int64  # the innermost operator, annotation or call around it
+    leaf: Int64  # the innermost operator or annotation that is no wrapper, itself included
+    operator: Int64  # the outermost operator that is no wrapper, itself included
+    range: Int64  # the innermost annotation that is no wrapper, itself included
+    path: UInt64  # one number for the names of all operators and annotations down to it
+    outer_path: UInt64  # the same for annotations and the outermost operator alone
+    range_path: UInt64  # the same for annotations alone
+
+    def path_of(self, trace: Trace, row: int, kinds: tuple[int, ...] | None = None) -> str:
+        """Names of what encloses `row`, outermost first, without wrappers and the call itself."""
+        wanted = kinds or (HostKind.OPERATOR, HostKind.ANNOTATION)
+        names: list[str] = []
+        while row >= 0:
+            name = trace.names[int(trace.host.name[row])]
+            if int(trace.host.kind[row]) in wanted and not is_wrapper(name):
+                names.append(name)
+            row = int(self.parent[row])
+        return SEPARATOR.join(reversed(names))
+
+
+def host_tree(trace: Trace) -> HostTree:
+    """The tree of all operators, annotations and runtime calls of a trace, thread by thread."""
+    host = trace.host
+    size = len(host)
+    nests = (
+        (host.kind == HostKind.OPERATOR)
+        | (host.kind == HostKind.ANNOTATION)
+        | (host.kind == HostKind.RUNTIME)
+    )
+    rows = np.flatnonzero(nests)
+    parent_, depth = _parents(host.thread[rows], host.start_ns[rows], host.end_ns[rows])
+    parent = np.full(size, UNKNOWN, dtype=np.int64)
+    parent[rows] = np.where(parent_ >= 0, rows[parent_], UNKNOWN)
+
+    wrapper = np.array([is_wrapper(name) for name in trace.names], dtype=np.bool_)
+    real = ~wrapper[host.name] if size else np.empty(0, dtype=np.bool_)
+    operator = real & (host.kind == HostKind.OPERATOR)
+    annotation = real & (host.kind == HostKind.ANNOTATION)
+    tokens = name_tokens(trace)[host.name] if size else np.empty(0, dtype=np.uint64)
+    leaf = np.full(size, UNKNOWN, dtype=np.int64)
+    outer, range_ = leaf.copy(), leaf.copy()
+    path = np.zeros(size, dtype=np.uint64)
+    outer_path, range_path = path.copy(), path.copy()
+    order = np.argsort(depth, kind="stable")
+    bounds = np.searchsorted(depth[order], np.arange(int(depth.max()) + 2 if len(depth) else 0))
+    for low, high in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
+        level = rows[order[low:high]]
+        above = parent[level]
+        has = above >= 0
+        for column in (leaf, outer, range_, path, outer_path, range_path):
+            column[level[has]] = column[above[has]]
+        own = level[operator[level]]
+        first = own[outer[own] < 0]
+        outer[first] = first
+        outer_path[first] = mixed(outer_path[first], tokens[first])
+        noted = level[annotation[level]]
+        range_[noted] = noted
+        range_path[noted] = mixed(range_path[noted], tokens[noted])
+        outer_path[noted] = mixed(outer_path[noted], tokens[noted])
+        named = level[operator[level] | annotation[level]]
+        leaf[named] = named
+        path[named] = mixed(path[named], tokens[named])
+    return HostTree(parent, leaf, outer, range_, path, outer_path, range_path)
+
+
+def mixed(upper: UInt64, lower: UInt64) -> UInt64:
+    """One number for an ordered pair of numbers (a finaliser of splitmix64)."""
+    with np.errstate(over="ignore"):
+        value = upper * np.uint64(0x9E3779B97F4A7C15) + lower + np.uint64(1)
+        value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        mixed_value: UInt64 = value ^ (value >> np.uint64(31))
+    return mixed_value
+
+
+def text_tokens(texts: list[str] | tuple[str, ...]) -> UInt64:
+    """A number for each text, equal for equal texts in every trace of this process."""
+    numbers = np.fromiter((hash(text) for text in texts), np.int64, len(texts))
+    return numbers.view(np.uint64)
+
+
+def name_tokens(trace: Trace) -> UInt64:
+    return text_tokens(trace.names)
+
+
+def _parents(thread: Int64, start: Int64, end: Int64) -> tuple[Int64, Int64]:
+    """(index of the span around each, depth) for spans ordered by (thread, start, longest first).
+
+    The depth is the number of spans begun before and not yet ended; the parent is the last span
+    before it that is one level higher.
+    """
+    size = len(start)
+    depth = np.zeros(size, dtype=np.int64)
+    firsts = np.flatnonzero(np.append(True, thread[1:] != thread[:-1])) if size else np.empty(0)
+    for low, high in zip(firsts.tolist(), [*firsts[1:].tolist(), size], strict=False):
+        begin, stop = start[low:high] * 2, end[low:high] * 2
+        stop = stop + (begin == stop)  # what takes no time ends after it began
+        ended = np.searchsorted(np.sort(stop), begin, side="right")
+        depth[low:high] = np.arange(high - low) - ended
+    parent = np.full(size, UNKNOWN, dtype=np.int64)
+    if not size:
+        return parent, depth
+    # Numbers of (depth, index) in one sorted list: the parent of i precedes (depth - 1, i) there.
+    index = np.arange(size, dtype=np.int64)
+    order = np.lexsort((index, depth))
+    keys = depth[order] * size + order
+    at = np.searchsorted(keys, (depth - 1) * size + index) - 1
+    inner: Bool = depth > 0
+    parent[inner] = order[at[inner]]
+    return parent, depth

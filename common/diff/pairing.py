@@ -1,0 +1,212 @@
+"""Which piece of work of A is which of B? Joint alignment in tiers, order kept.
+
+1. Units (what one operator instance launched) are aligned by their whole path; what is left between
+   two aligned units is aligned by the outermost operator. Paths say the same on every GPU and with
+   every kernel library, so that renamed kernels meet.
+2. Within two units the kernels are aligned by name, by normalised name, by family, and, within one
+   operator, by being kernels at all: the best sum of these wins, order kept.
+3. What is left is aligned between its neighbours, then over the whole trace, by name, normalised
+   name and the renamings that step 2 saw; last, equal names are paired in order of appearance.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from common.diff.alignment import align
+from common.diff.nesting import UInt64, mixed
+from common.diff.sequence import Launched
+from common.traces.model import UNKNOWN, GpuKind, Int64
+
+SMALL = 4096  # cells of a table that is filled in Python
+EXACT, NORMALISED, FAMILY, KERNEL = 9, 6, 4, 1
+
+
+def pair(a: Launched, b: Launched) -> Int64:
+    """For each piece of work of `a` its partner's index in `b`, UNKNOWN (-1) without one."""
+    partner = np.full(len(a), UNKNOWN, dtype=np.int64)
+    left, right = _units(a, b)
+    _contents(a, b, left, right, partner)
+    renamed = _renamings(a, b, partner)
+    for keys in (
+        (a.name, b.name),
+        (a.normalised, b.normalised),
+        (renamed, b.name),
+        (a.family, b.family),
+    ):
+        _between_neighbours(a, b, keys, partner)
+    for keys in ((a.name, b.name), (a.normalised, b.normalised), (renamed, b.name)):
+        _anywhere(a, b, keys, partner)
+    return partner
+
+
+def _units(a: Launched, b: Launched) -> tuple[Int64, Int64]:
+    left, right = align(a.unit_path.view(np.int64), b.unit_path.view(np.int64))
+    free_a, free_b = _free(len(a.unit_first), left), _free(len(b.unit_first), right)
+    if len(free_a) and len(free_b):
+        key_a = mixed(a.unit_outer[free_a], _gap(left, free_a))
+        key_b = mixed(b.unit_outer[free_b], _gap(right, free_b))
+        more_left, more_right = align(key_a.view(np.int64), key_b.view(np.int64))
+        left = np.concatenate((left, free_a[more_left]))
+        right = np.concatenate((right, free_b[more_right]))
+    return left, right
+
+
+def _free(size: int, taken: Int64) -> Int64:
+    free = np.ones(size, dtype=np.bool_)
+    free[taken] = False
+    return np.flatnonzero(free)
+
+
+def _gap(anchors: Int64, places: Int64) -> UInt64:
+    """Between which two anchors each place lies; both sides number their gaps alike."""
+    return np.searchsorted(anchors, places).astype(np.uint64)
+
+
+def _contents(a: Launched, b: Launched, left: Int64, right: Int64, partner: Int64) -> None:
+    equal = a.unit_content[left] == b.unit_content[right]
+    size = a.unit_size[left[equal]]
+    place = np.arange(int(size.sum())) - np.repeat(np.cumsum(size) - size, size)
+    partner[np.repeat(a.unit_first[left[equal]], size) + place] = (
+        np.repeat(b.unit_first[right[equal]], size) + place
+    )
+    known: dict[tuple[int, int, bool], tuple[Int64, Int64]] = {}
+    for unit_a, unit_b in zip(left[~equal].tolist(), right[~equal].tolist(), strict=True):
+        first_a, first_b = int(a.unit_first[unit_a]), int(b.unit_first[unit_b])
+        own = bool(a.in_operator[first_a])
+        key = (int(a.unit_content[unit_a]), int(b.unit_content[unit_b]), own)
+        if key not in known:
+            slice_a = slice(first_a, first_a + int(a.unit_size[unit_a]))
+            slice_b = slice(first_b, first_b + int(b.unit_size[unit_b]))
+            known[key] = _content(a, b, slice_a, slice_b, own)
+        found_a, found_b = known[key]
+        partner[found_a + first_a] = found_b + first_b
+
+
+def _content(
+    a: Launched, b: Launched, slice_a: slice, slice_b: slice, own: bool
+) -> tuple[Int64, Int64]:
+    """Pairs within two units, counted from their beginnings."""
+    size_a, size_b = slice_a.stop - slice_a.start, slice_b.stop - slice_b.start
+    if size_a * size_b > SMALL:
+        return _long_content(a, b, slice_a, slice_b)
+    gpu_a, gpu_b = a.trace.gpu, b.trace.gpu
+    scores = EXACT * (a.name[slice_a][:, None] == b.name[slice_b])
+    scores = np.maximum(
+        scores, NORMALISED * (a.normalised[slice_a][:, None] == b.normalised[slice_b])
+    )
+    scores = np.maximum(scores, FAMILY * (a.family[slice_a][:, None] == b.family[slice_b]))
+    if own:
+        kernel_a = gpu_a.kind[a.event[slice_a]] == GpuKind.KERNEL
+        kernel_b = gpu_b.kind[b.event[slice_b]] == GpuKind.KERNEL
+        scores = np.maximum(scores, KERNEL * (kernel_a[:, None] & kernel_b))
+    return _best(scores.tolist())
+
+
+def _best(scores: list[list[int]]) -> tuple[Int64, Int64]:
+    """The pairs, order kept, with the largest sum of scores (Needleman and Wunsch, no gap cost)."""
+    size_a, size_b = len(scores), len(scores[0])
+    table = [[0] * (size_b + 1) for _ in range(size_a + 1)]
+    for i in range(size_a - 1, -1, -1):
+        row, below, score = table[i], table[i + 1], scores[i]
+        for j in range(size_b - 1, -1, -1):
+            best = below[j] if below[j] >= row[j + 1] else row[j + 1]
+            if score[j] and below[j + 1] + score[j] > best:
+                best = below[j + 1] + score[j]
+            row[j] = best
+    left, right = [], []
+    i = j = 0
+    while i < size_a and j < size_b:
+        if scores[i][j] and table[i][j] == table[i + 1][j + 1] + scores[i][j]:
+            left.append(i)
+            right.append(j)
+            i, j = i + 1, j + 1
+        elif table[i][j] == table[i + 1][j]:
+            i += 1
+        else:
+            j += 1
+    return np.array(left, dtype=np.int64), np.array(right, dtype=np.int64)
+
+
+def _long_content(a: Launched, b: Launched, slice_a: slice, slice_b: slice) -> tuple[Int64, Int64]:
+    """As `_content` for many kernels: by the finest kind of name that covers nearly all of them.
+
+    Few common names would be anchors at the wrong places; names that nearly all have are dense.
+    """
+    for of_a, of_b in ((a.name, b.name), (a.normalised, b.normalised)):
+        shared_a = np.isin(of_a[slice_a], of_b[slice_b]).mean()
+        shared_b = np.isin(of_b[slice_b], of_a[slice_a]).mean()
+        if min(shared_a, shared_b) >= 0.8:
+            return align(of_a[slice_a].view(np.int64), of_b[slice_b].view(np.int64))
+    return align(a.family[slice_a].view(np.int64), b.family[slice_b].view(np.int64))
+
+
+def _renamings(a: Launched, b: Launched, partner: Int64) -> UInt64:
+    """The name of each piece of A as B calls it: the partner most often seen, if that is mutual."""
+    paired = np.flatnonzero(partner != UNKNOWN)
+    names_a, names_b = a.name[paired], b.name[partner[paired]]
+    differs = names_a != names_b
+    seen, counts = np.unique(
+        np.stack((names_a[differs], names_b[differs])), axis=1, return_counts=True
+    )
+    order = np.argsort(counts, kind="stable")  # the most frequent comes last and stays
+    to_b = {int(seen[0, i]): int(seen[1, i]) for i in order.tolist()}
+    to_a = {int(seen[1, i]): int(seen[0, i]) for i in order.tolist()}
+    renamed = a.name.copy()
+    for old, new in to_b.items():
+        if to_a[new] == old:
+            renamed[a.name == np.uint64(old)] = np.uint64(new)
+    return renamed
+
+
+def _between_neighbours(
+    a: Launched, b: Launched, keys: tuple[UInt64, UInt64], partner: Int64
+) -> None:
+    """Pairs equal keys that lie between the same two pairs."""
+    anchors = np.flatnonzero(partner != UNKNOWN)
+    order = _increasing(partner[anchors])
+    left, right = anchors[order], partner[anchors[order]]
+    free_a = np.flatnonzero(partner == UNKNOWN)
+    free_b = _free(len(b), partner[anchors])
+    if not len(free_a) or not len(free_b):
+        return
+    key_a = mixed(mixed(keys[0][free_a], _gap(left, free_a)), a.lane[free_a].astype(np.uint64))
+    key_b = mixed(mixed(keys[1][free_b], _gap(right, free_b)), b.lane[free_b].astype(np.uint64))
+    found_a, found_b = align(key_a.view(np.int64), key_b.view(np.int64))
+    partner[free_a[found_a]] = free_b[found_b]
+
+
+def _increasing(values: Int64) -> Int64:
+    """Places of a longest increasing run-through of `values` (nearly all of them are)."""
+    if (np.diff(values) > 0).all():
+        return np.arange(len(values))
+    ranks = np.argsort(values, kind="stable")
+    return align(np.arange(len(values), dtype=np.int64), ranks.astype(np.int64))[0]
+
+
+def _anywhere(a: Launched, b: Launched, keys: tuple[UInt64, UInt64], partner: Int64) -> None:
+    """Pairs equal keys in order over the whole trace, then by their order of appearance."""
+    for ordered in (True, False):
+        free_a = np.flatnonzero(partner == UNKNOWN)
+        free_b = _free(len(b), partner[partner != UNKNOWN])
+        if not len(free_a) or not len(free_b):
+            return
+        key_a = mixed(keys[0][free_a], a.lane[free_a].astype(np.uint64)).view(np.int64)
+        key_b = mixed(keys[1][free_b], b.lane[free_b].astype(np.uint64)).view(np.int64)
+        if not ordered:
+            key_a, key_b = numbered(key_a), numbered(key_b)
+            _, found_a, found_b = np.intersect1d(key_a, key_b, return_indices=True)
+        else:
+            found_a, found_b = align(key_a, key_b)
+        partner[free_a[found_a]] = free_b[found_b]
+
+
+def numbered(keys: Int64) -> Int64:
+    """Keys made different by how often each occurred before."""
+    order = np.argsort(keys, kind="stable")
+    ordered = keys[order]
+    new = np.append(True, ordered[1:] != ordered[:-1]) if len(keys) else np.empty(0, np.bool_)
+    starts = np.maximum.accumulate(np.where(new, np.arange(len(keys)), 0))
+    number = np.empty(len(keys), dtype=np.int64)
+    number[order] = np.arange(len(keys)) - starts
+    return mixed(keys.view(np.uint64), number.astype(np.uint64)).view(np.int64)
