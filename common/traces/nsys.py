@@ -31,6 +31,7 @@ from common.traces.model import (
     gpu_from,
 )
 from common.traces.nsys_schema import facts, find_tables, is_nsys
+from common.traces.nvtx_names import without_counters
 from common.traces.sqlite_file import Database, open_database
 from common.traces.torch_columns import Interned
 
@@ -160,7 +161,9 @@ class _Reader:
         ):
             ranges, named, count = self._ranges(types, label)
             self.counts[label] = count
-            kinds.append(np.full(len(named), int(kind), dtype=np.int64))
+            named, operators = without_counters(self.names, named)
+            emitted = operators & (kind is HostKind.ANNOTATION)
+            kinds.append(np.where(emitted, int(HostKind.OPERATOR), int(kind)).astype(np.int64))
             names.append(named)
             tids.append(ranges["globalTid"])
             ids.append(np.full(len(named), UNKNOWN, dtype=np.int64))

@@ -1,0 +1,100 @@
+"""What changed between two traces? Rows by kernel, operator, range or gap that close exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from common.diff.difference import Difference, GapCause, Gaps, Judgement, Remainder, Row, Tier
+from common.diff.gaps import compare_gaps, wall_clock
+from common.diff.kernel_rows import kernel_rows, match, matching_quality
+from common.diff.operator_rows import cpu_operator_rows, gpu_operator_rows
+from common.diff.range_rows import range_rows
+from common.errors import UsageError
+from common.traces.intervals import total_ns
+from common.traces.model import Trace
+
+CHOICES = ("kernel", "operator", "range", "gap")
+
+
+def diff_traces(
+    a: Trace,
+    b: Trace,
+    summaries: tuple[Mapping[str, Any], Mapping[str, Any]],
+    judgement: Judgement,
+    by: str | None = None,
+) -> Difference:
+    """The difference of two traces; `by` is one of CHOICES, kernel (or operator on CPUs) if None.
+
+    Raises UsageError for an unknown `by`, and for kernels or gaps of traces without GPU work.
+    """
+    on_gpu = a.has_gpu_events or b.has_gpu_events
+    chosen = by or ("kernel" if on_gpu else "operator")
+    if chosen not in CHOICES:
+        raise UsageError(f"traces have no {chosen!r}; choose --by {', '.join(CHOICES)}")
+    if not on_gpu and chosen in ("kernel", "gap"):
+        raise UsageError(f"neither trace has GPU work to list by {chosen}; use --by operator")
+    gaps = compare_gaps(a, b) if on_gpu else None
+    extra: dict[str, Any] = {"wall_clock": wall_clock(a, b) if on_gpu else []}
+    remainders: tuple[Remainder, ...] = ()
+    warnings: list[str] = []
+    if chosen == "gap":
+        assert gaps is not None
+        rows = _gap_rows(gaps)
+    elif chosen == "range":
+        found = range_rows(a, b)
+        rows, remainders = found.rows, found.remainders
+        if found.overlapping:
+            warnings.append(
+                f"{found.overlapping} start/end ranges nest in nothing and are in no row"
+            )
+        if not any(row.path not in (None, row.name) or row.metrics for row in rows):
+            warnings.append("neither trace has ranges; add NVTX ranges or record_function")
+    elif not on_gpu:
+        rows, remainders = cpu_operator_rows(a, b)
+    else:
+        matched = match(a, b)
+        rows = kernel_rows(matched) if chosen == "kernel" else gpu_operator_rows(matched)
+        by_kernel = rows if chosen == "kernel" else kernel_rows(matched)
+        extra["matching"] = matching_quality(matched, by_kernel)
+    if chosen == "gap" and gaps is not None:
+        quantity, totals = "idle_ns", (gaps.a_ns, gaps.b_ns)
+    elif on_gpu:
+        quantity = "gpu_time_ns"
+        totals = (total_ns(a.gpu.duration_ns), total_ns(b.gpu.duration_ns))
+    else:
+        quantity = "cpu_time_ns"
+        totals = (summaries[0]["cpu_time_ns"] or 0, summaries[1]["cpu_time_ns"] or 0)
+    return Difference(
+        source=a.source,
+        quantity=quantity,
+        by=chosen,
+        a=summaries[0],
+        b=summaries[1],
+        total_a=totals[0],
+        total_b=totals[1],
+        rows=rows,
+        remainders=remainders,
+        gaps=gaps,
+        judgement=judgement,
+        warnings=tuple(warnings),
+        extra=extra,
+    )
+
+
+def _gap_rows(gaps: Gaps) -> tuple[Row, ...]:
+    rows = [_gap_row(cause) for cause in gaps.causes]
+    return tuple(sorted(rows, key=lambda row: -abs(row.delta)))
+
+
+def _gap_row(cause: GapCause) -> Row:
+    both = cause.count_a and cause.count_b
+    return Row(
+        name=cause.cause,
+        tier=Tier.EXACT if both else Tier.UNMATCHED,
+        a=cause.a_ns,
+        b=cause.b_ns,
+        count_a=cause.count_a,
+        count_b=cause.count_b,
+        children=tuple(_gap_row(child) for child in cause.children),
+    )
