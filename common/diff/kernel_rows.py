@@ -13,7 +13,7 @@ import numpy as np
 
 from common.diff.difference import Row, Tier
 from common.diff.nesting import SEPARATOR, UInt64, mixed
-from common.diff.pairing import numbered, pair
+from common.diff.pairing import Pairs, numbered, pair
 from common.diff.sequence import Launched, launched
 from common.traces.model import UNKNOWN, Bool, GpuKind, Int64, Trace
 
@@ -22,17 +22,16 @@ MOST_ROWS = 20_000
 
 @dataclass(frozen=True)
 class Matched:
-    """Two sides in launch order, and for each piece of A its partner in B (UNKNOWN: none)."""
+    """Two sides in launch order, and who is whose partner."""
 
     a: Launched
     b: Launched
-    partner: Int64
+    pairs: Pairs
 
     @property
-    def free_b(self) -> Int64:
-        free = np.ones(len(self.b), dtype=np.bool_)
-        free[self.partner[self.partner != UNKNOWN]] = False
-        return np.flatnonzero(free)
+    def partner(self) -> Int64:
+        """For each piece of A its partner's index in B, UNKNOWN (-1) without one."""
+        return self.pairs.partner
 
 
 def match(a: Trace, b: Trace) -> Matched:
@@ -98,6 +97,9 @@ def _groups(matched: Matched, place_a: UInt64, place_b: UInt64) -> tuple[Int64, 
     group_a = np.full(len(place_a), UNKNOWN, dtype=np.int64)
     group_b = np.full(len(place_b), UNKNOWN, dtype=np.int64)
     group_a[paired], group_b[partner] = group, group
+    for groups, joins in ((group_a, matched.pairs.joins_a), (group_b, matched.pairs.joins_b)):
+        joined = np.flatnonzero(joins != UNKNOWN)
+        groups[joined] = groups[joins[joined]]
     following = len(first)
     for groups, places, own in (
         (group_a, place_a, place_a[paired][first]),

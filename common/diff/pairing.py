@@ -4,12 +4,15 @@
    two aligned units is aligned by the outermost operator. Paths say the same on every GPU and with
    every kernel library, so that renamed kernels meet.
 2. Within two units the kernels are aligned by name, by normalised name, by family, and, within one
-   operator, by being kernels at all: the best sum of these wins, order kept.
+   operator, by being kernels at all: the best sum of these wins, order kept. Where an operator
+   launched the same kernel more often on one side, the others belong to its pair: one became two.
 3. What is left is aligned between its neighbours, then over the whole trace, by name, normalised
    name and the renamings that step 2 saw; last, equal names are paired in order of appearance.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -22,22 +25,59 @@ SMALL = 4096  # cells of a table that is filled in Python
 EXACT, NORMALISED, FAMILY, KERNEL = 9, 6, 4, 1
 
 
-def pair(a: Launched, b: Launched) -> Int64:
-    """For each piece of work of `a` its partner's index in `b`, UNKNOWN (-1) without one."""
-    partner = np.full(len(a), UNKNOWN, dtype=np.int64)
+@dataclass
+class Pairs:
+    """Found so far. `partner` of each piece of A is an index in B; `joins_a` and `joins_b` are
+    indexes on the same side, of the piece whose pair it belongs to. UNKNOWN (-1) without one."""
+
+    partner: Int64
+    joins_a: Int64
+    joins_b: Int64
+
+    def free_a(self) -> Int64:
+        return np.flatnonzero((self.partner == UNKNOWN) & (self.joins_a == UNKNOWN))
+
+    def free_b(self) -> Int64:
+        free = self.joins_b == UNKNOWN
+        free[self.partner[self.partner != UNKNOWN]] = False
+        return np.flatnonzero(free)
+
+
+def pair(a: Launched, b: Launched) -> Pairs:
+    """Who is whose partner among the work of `a` and `b`, both in launch order."""
+    found = Pairs(*(np.full(len(side), UNKNOWN, dtype=np.int64) for side in (a, a, b)))
     left, right = _units(a, b)
-    _contents(a, b, left, right, partner)
-    renamed = _renamings(a, b, partner)
+    _contents(a, b, left, right, found.partner)
+    paired = np.flatnonzero(found.partner != UNKNOWN)
+    _join(a, paired, left, found.joins_a)
+    _join(b, found.partner[paired], right, found.joins_b)
+    renamed = _renamings(a, b, found.partner)
     for keys in (
         (a.name, b.name),
         (a.normalised, b.normalised),
         (renamed, b.name),
         (a.family, b.family),
     ):
-        _between_neighbours(a, b, keys, partner)
+        _between_neighbours(a, b, keys, found)
     for keys in ((a.name, b.name), (a.normalised, b.normalised), (renamed, b.name)):
-        _anywhere(a, b, keys, partner)
-    return partner
+        _anywhere(a, b, keys, found)
+    return found
+
+
+def _join(side: Launched, paired: Int64, units: Int64, joins: Int64) -> None:
+    """Gives what an operator launched beside a pair of the same normalised name to that pair."""
+    matched_unit = np.zeros(len(side.unit_first), dtype=np.bool_)
+    matched_unit[units] = True
+    free = matched_unit[side.unit] & side.in_operator & ~side.by_graph if len(side) else joins > 0
+    free[paired] = False
+    alone = np.flatnonzero(free)
+    if not len(alone) or not len(paired):
+        return
+    key = mixed(side.normalised, side.unit.astype(np.uint64))
+    order = paired[np.argsort(key[paired], kind="stable")]
+    at = np.minimum(np.searchsorted(key[order], key[alone]), len(order) - 1)
+    same = key[order[at]] == key[alone]
+    joins[alone[same]] = order[at[same]]
 
 
 def _units(a: Launched, b: Launched) -> tuple[Int64, Int64]:
@@ -160,14 +200,14 @@ def _renamings(a: Launched, b: Launched, partner: Int64) -> UInt64:
 
 
 def _between_neighbours(
-    a: Launched, b: Launched, keys: tuple[UInt64, UInt64], partner: Int64
+    a: Launched, b: Launched, keys: tuple[UInt64, UInt64], found: Pairs
 ) -> None:
     """Pairs equal keys that lie between the same two pairs."""
+    partner = found.partner
     anchors = np.flatnonzero(partner != UNKNOWN)
     order = _increasing(partner[anchors])
     left, right = anchors[order], partner[anchors[order]]
-    free_a = np.flatnonzero(partner == UNKNOWN)
-    free_b = _free(len(b), partner[anchors])
+    free_a, free_b = found.free_a(), found.free_b()
     if not len(free_a) or not len(free_b):
         return
     key_a = mixed(mixed(keys[0][free_a], _gap(left, free_a)), a.lane[free_a].astype(np.uint64))
@@ -184,11 +224,10 @@ def _increasing(values: Int64) -> Int64:
     return align(np.arange(len(values), dtype=np.int64), ranks.astype(np.int64))[0]
 
 
-def _anywhere(a: Launched, b: Launched, keys: tuple[UInt64, UInt64], partner: Int64) -> None:
+def _anywhere(a: Launched, b: Launched, keys: tuple[UInt64, UInt64], found: Pairs) -> None:
     """Pairs equal keys in order over the whole trace, then by their order of appearance."""
     for ordered in (True, False):
-        free_a = np.flatnonzero(partner == UNKNOWN)
-        free_b = _free(len(b), partner[partner != UNKNOWN])
+        free_a, free_b = found.free_a(), found.free_b()
         if not len(free_a) or not len(free_b):
             return
         key_a = mixed(keys[0][free_a], a.lane[free_a].astype(np.uint64)).view(np.int64)
@@ -198,7 +237,7 @@ def _anywhere(a: Launched, b: Launched, keys: tuple[UInt64, UInt64], partner: In
             _, found_a, found_b = np.intersect1d(key_a, key_b, return_indices=True)
         else:
             found_a, found_b = align(key_a, key_b)
-        partner[free_a[found_a]] = free_b[found_b]
+        found.partner[free_a[found_a]] = free_b[found_b]
 
 
 def numbered(keys: Int64) -> Int64:

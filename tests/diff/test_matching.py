@@ -92,6 +92,14 @@ def test_a_memset_is_never_taken_for_a_kernel(tmp_path: Path) -> None:
     }
 
 
+def test_a_kernel_that_became_two_is_one_row(tmp_path: Path) -> None:
+    a = trace_of(tmp_path, "a.json", *program(("aten::div", [("divide", "10")])))
+    b = trace_of(tmp_path, "b.json", *program(("aten::div", [("divide", "6"), ("divide", "7")])))
+    rows = rows_of(a, b)
+    assert [(row.count_a, row.count_b, row.delta) for row in rows] == [(1, 2, 3000)]
+    assert (rows[0].count_effect, rows[0].duration_effect) == (10_000, -7_000)
+
+
 def test_unlinked_work_is_matched_by_order_and_by_renamings_seen_elsewhere(tmp_path: Path) -> None:
     tail = [("aten::x", [("weave_a", "5")]), ("aten::y", [("knit_a", "6")])]
     tail_b = [("aten::x", [("loop_b", "5")]), ("aten::y", [("purl_b", "6")])]
