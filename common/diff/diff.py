@@ -1,0 +1,55 @@
+"""The one way into a comparison: two names of files or runs in, one `Difference` out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from importlib import import_module
+
+from common.diff.difference import Difference
+from common.diff.sides import RUN, Side, check_kinds, open_side
+
+
+def compare_files(a: str, b: str, by: str | None = None) -> Difference:
+    """Compare what two names stand for: files of a profiler, or RUN#VARIANT.
+
+    Raises UsageError, in one line, for what cannot be read or compared and for an unknown `by`.
+    """
+    side_a, side_b = open_side(a), open_side(b)
+    warnings = check_kinds(side_a, side_b)
+    found = _WAYS[side_a.kind](side_a, side_b, by)
+    return replace(found, warnings=(*warnings, *found.warnings))
+
+
+def _traces(a: Side, b: Side, by: str | None) -> Difference:
+    from common.diff.findings import findings
+    from common.diff.trace_diff import diff_traces
+    from common.diff.verdict import judge_traces, overlap_warning
+
+    found = diff_traces(a.trace, b.trace, (a.summary, b.summary), judge_traces(a, b), by)
+    warning = overlap_warning(a, b)
+    return replace(
+        found,
+        source=RUN if a.kind == b.kind == RUN else found.source,
+        notes=findings(found),
+        warnings=(*found.warnings, *((warning,) if warning else ())),
+    )
+
+
+def _other(place: str) -> Callable[[Side, Side, str | None], Difference]:
+    def compare(a: Side, b: Side, by: str | None) -> Difference:
+        module, name = place.split(":")
+        found: Difference = getattr(import_module(module), name)(
+            a.content, b.content, a.summary, b.summary, by
+        )
+        return found
+
+    return compare
+
+
+_WAYS: dict[str, Callable[[Side, Side, str | None], Difference]] = {
+    "trace": _traces,
+    RUN: _traces,
+    "ncu": _other("common.diff.metrics:diff_ncu"),
+    "memory": _other("common.diff.memory:diff_memory"),
+}
