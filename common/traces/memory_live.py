@@ -7,6 +7,7 @@ created only later.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ import numpy as np
 from common.traces.memory_model import (
     Blocks,
     Events,
+    Int64,
     LiveBlock,
     Pool,
     Segments,
@@ -89,13 +91,18 @@ def live_blocks(
 def _live_at_the_end(
     segments: Segments, blocks: Blocks, device: int, quantity: Quantity
 ) -> dict[int, _Held]:
-    live: dict[int, _Held] = {}
-    for i, state in enumerate(blocks.state):
-        wanted = state == "active_allocated" if quantity == "allocated" else state != "inactive"
-        if wanted and segments.device[blocks.segment[i]] == device:
-            held = _Held(int(blocks.requested_bytes[i]), int(blocks.stack[i]))
-            live[int(blocks.address[i])] = held
-    return live
+    mine = (segments.device[blocks.segment] == device).tolist() if len(blocks) else []
+    rows = zip(
+        *(blocks.state, mine, blocks.address.tolist(), blocks.requested_bytes.tolist()),
+        blocks.stack.tolist(),
+        strict=True,
+    )
+    return {
+        address: _Held(size, stack)
+        for state, is_mine, address, size, stack in rows
+        if is_mine
+        and (state == "active_allocated" if quantity == "allocated" else state != "inactive")
+    }
 
 
 def _segment_finder(
@@ -104,23 +111,33 @@ def _segment_finder(
     """Maps an address to the segment of the dump that held it already at event `upto`."""
     mine = np.flatnonzero(segments.device == device)
     mine = mine[np.argsort(segments.address[mine], kind="stable")]
-    starts = segments.address[mine]
-    ends = starts + segments.total_bytes[mine]
+    starts = segments.address[mine].tolist()
+    ends = (segments.address[mine] + segments.total_bytes[mine]).tolist()
     born_later = [
         i for i in range(upto, len(events)) if events.action[i] in ("segment_alloc", "segment_map")
     ]
-    later_starts = events.address[born_later]
-    later_ends = later_starts + events.bytes[born_later]
+    later_starts, later_ends = _union(events.address[born_later], events.bytes[born_later])
 
     def find(address: int) -> int | None:
-        at = int(np.searchsorted(starts, address, side="right")) - 1
+        at = bisect_right(starts, address) - 1
         if at < 0 or address >= ends[at]:
             return None
-        if bool(((later_starts <= address) & (address < later_ends)).any()):
+        later = bisect_right(later_starts, address) - 1
+        if later >= 0 and address < later_ends[later]:
             return None
         return int(mine[at])
 
     return find
+
+
+def _union(starts: Int64, sizes: Int64) -> tuple[list[int], list[int]]:
+    """The same stretches of addresses without overlap, in order: (starts, ends)."""
+    order = np.argsort(starts, kind="stable")
+    starts, ends = starts[order], np.maximum.accumulate((starts + sizes)[order])
+    first = np.ones(len(starts), dtype=np.bool_)
+    first[1:] = starts[1:] > ends[:-1]
+    last = np.append(first[1:], True)[: len(starts)]
+    return starts[first].tolist(), ends[last].tolist()
 
 
 KEYS: Mapping[str, Callable[[LiveBlock], str]] = {

@@ -99,6 +99,11 @@ class MemorySnapshot:
             chosen &= self.segments.device == device
         return self._held(chosen)
 
+    def holdings_by_kind(self) -> dict[str, Holdings]:
+        """The same by kind of pool, which unlike a pool's number is equal in two runs."""
+        kinds = np.array([pool_kind(p) for p in self.segments.pool], dtype=np.str_)
+        return {kind: self._held(kinds == kind) for kind in sorted(set(kinds.tolist()))}
+
     def _held(self, chosen: np.typing.NDArray[np.bool_]) -> Holdings:
         in_chosen = np.zeros(0, dtype=np.bool_)
         if len(self.blocks):

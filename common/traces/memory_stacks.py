@@ -1,9 +1,9 @@
 """Who asked for this memory? A stack trace reduced to what stays the same between two runs.
 
 Kept: the outermost ATen operator and the user's own Python frames, innermost first, each as
-"file.py:function". Dropped: the allocator's and interpreter's C++ frames, PyTorch's and Python's
-own modules, line numbers, folders (they name people), addresses and the hashes in the names of
-generated files.
+"file.py:function", with its line beside. Dropped: the allocator's and interpreter's C++ frames,
+PyTorch's and Python's own modules, folders (they name people), addresses and the hashes in the
+names of generated files.
 """
 
 from __future__ import annotations
@@ -27,10 +27,15 @@ _ADDRESS = re.compile(r"0x[0-9a-fA-F]+")
 
 @dataclass(frozen=True)
 class Stack:
-    """`frames` are the user's, innermost first; `operator` is e.g. "aten::linear"."""
+    """`frames` are the user's, innermost first; `operator` is e.g. "aten::linear".
+
+    `lines` are those of the frames (0: unknown). They tell two calls in one function apart and are
+    no part of `label`, since any edit above a call moves it.
+    """
 
     frames: tuple[str, ...]
     operator: str | None = None
+    lines: tuple[int, ...] = ()
 
     @property
     def label(self) -> str:
@@ -51,7 +56,7 @@ class StackTable:
         self._spend = spend
         self._number: dict[Stack, int] = {}
         self._by_list: dict[int, int] = {}
-        self._tags: dict[int, tuple[str, str]] = {}
+        self._tags: dict[int, tuple[str, str, int]] = {}
 
     def number(self, frames: object) -> int:
         """Index of this stack in `stacks`; -1 when there are no frames."""
@@ -69,23 +74,31 @@ class StackTable:
 
     def _reduce(self, frames: list[object]) -> Stack:
         operator: str | None = None
-        own: list[str] = []
-        inner: list[str] = []  # torch's Python frames: shown when there is nothing better
+        own: list[tuple[str, int]] = []
+        inner: list[
+            tuple[str, int]
+        ] = []  # torch's Python frames: shown when there is nothing better
         for frame in frames:
-            kind, tag = self._tag(frame)
+            kind, tag, line = self._tag(frame)
             if kind == "operator" and not own and not inner:
                 operator = tag  # the last one before the first Python frame is the outermost
             elif kind == "own" and len(own) < KEPT_FRAMES:
-                own.append(tag)
+                own.append((tag, line))
             elif kind == "inner" and len(inner) < KEPT_FRAMES:
-                inner.append(tag)
-        return Stack(tuple(own or inner), operator)
+                inner.append((tag, line))
+        kept = own or inner
+        return Stack(tuple(tag for tag, _ in kept), operator, tuple(line for _, line in kept))
 
-    def _tag(self, frame: object) -> tuple[str, str]:
+    def _tag(self, frame: object) -> tuple[str, str, int]:
         known = self._tags.get(id(frame))
         if known is None:
-            known = self._tags[id(frame)] = classify(frame)
+            known = self._tags[id(frame)] = (*classify(frame), _line(frame))
         return known
+
+
+def _line(frame: object) -> int:
+    line = frame.get("line") if isinstance(frame, dict) else None
+    return line if type(line) is int and 0 <= line < 1 << 31 else 0
 
 
 def classify(frame: object) -> tuple[str, str]:

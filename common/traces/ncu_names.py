@@ -73,6 +73,19 @@ CANDIDATES: Mapping[str, tuple[Candidate, ...]] = {
         Candidate("smsp__inst_executed_op_local_st.sum", "[sections] cc 7.0+"),
     ),
     "instructions": (Candidate("smsp__inst_executed.sum", "[labels] Executed Instructions"),),
+    "instructions_per_cycle": (
+        Candidate("sm__inst_executed.avg.per_cycle_active", "[labels] Executed Ipc Active"),
+    ),
+    "l1_hit_rate_pct": (Candidate("l1tex__t_sector_hit_rate.pct", "[labels]"),),
+    "l2_hit_rate_pct": (Candidate("lts__t_sector_hit_rate.pct", "[labels]"),),
+    "shared_bank_conflicts": (
+        Candidate("l1tex__data_bank_conflicts_pipe_lsu_mem_shared.sum", "[sections] cc 7.0+"),
+    ),
+    "sm_clock_hz": (
+        Candidate("gpc__cycles_elapsed.avg.per_second", "[labels] SM Frequency, to 2024"),
+        Candidate("smsp__cycles_elapsed.avg.per_second", "[labels] SM Frequency, since 2025"),
+        Candidate("GPU Speed Of Light Throughput: SM Frequency", "[labels] of a details page"),
+    ),
 }
 
 # How many blocks fit an SM if nothing else counted: the smallest is what limits occupancy.

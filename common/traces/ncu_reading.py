@@ -64,6 +64,11 @@ class MetricsOfInterest:
     local_loads: Number | None
     local_stores: Number | None
     instructions: Number | None
+    instructions_per_cycle: Number | None
+    l1_hit_rate_pct: Number | None
+    l2_hit_rate_pct: Number | None
+    shared_bank_conflicts: Number | None
+    sm_clock_hz: Number | None
     instruction_mix: Mapping[str, Number] | None  # warp instructions by opcode
     pipe_utilisation_pct: Mapping[str, Number]  # busy share of each pipe, what was collected
 
