@@ -7,15 +7,13 @@ two that stand in it, by their hashes. The same folders give the same bytes.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import os
 from collections.abc import Sequence
-from importlib.resources import files
 from pathlib import Path
 
 from common.errors import UsageError
 from common.report import html_environment, html_sections
+from common.report.html_page import page_text, write_text
 from common.report.run_view import RunView, headline, problem_words, read_view
 from common.report.tables import Table, escape_html
 
@@ -47,49 +45,16 @@ def write_report(folders: Sequence[Path], path: Path) -> Path:
             f"the files of {', '.join(str(folder) for folder in folders)} do not fit together "
             f"({type(error).__name__}: {error}); take the run again from where it was made"
         ) from error
-    part = path.with_name(path.name + ".part")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        part.write_text(page, encoding="utf-8")
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-    return path
+    return write_text(path, page)
 
 
 def render(views: Sequence[RunView], place: Path) -> str:
     """The page's text; links to the runs' files are relative to the folder `place`."""
-    style, script = _part("page.css"), _part("page.js")
-    policy = (
-        f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; "
-        "base-uri 'none'; form-action 'none'"
-    )
     title, question = _title(views)
     body = "".join(_run(view, number, place) for number, view in enumerate(views, 1))
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        '<meta name="referrer" content="no-referrer">\n'
-        f"<title>{escape_html(title)}</title>\n<style>{style}</style>\n</head>\n<body>\n"
-        '<a class="skip" href="#main">Skip to the report</a>\n'
-        f"<header>\n<h1>{escape_html(title)}</h1>\n"
-        + (f'<p class="question">{escape_html(question)}</p>\n' if question else "")
-        + _navigation(views)
-        + '</header>\n<main id="main">\n'
-        + (_comparison(views) if len(views) > 1 else "")
-        + body
-        + f"</main>\n<script>{script}</script>\n</body>\n</html>\n"
+    return page_text(
+        title, question, _links(views), (_comparison(views) if len(views) > 1 else "") + body
     )
-
-
-def _part(name: str) -> str:
-    return files("common.report").joinpath(name).read_text(encoding="utf-8")
-
-
-def _hash(text: str) -> str:
-    digest = hashlib.sha256(text.encode()).digest()
-    return "sha256-" + base64.b64encode(digest).decode()
 
 
 def _title(views: Sequence[RunView]) -> tuple[str, str]:
@@ -99,14 +64,11 @@ def _title(views: Sequence[RunView]) -> tuple[str, str]:
     return f"{len(views)} runs of {len(words)} problems", ""
 
 
-def _navigation(views: Sequence[RunView]) -> str:
+def _links(views: Sequence[RunView]) -> list[tuple[str, str]]:
     if len(views) == 1:
-        links = [(f"run1-{key}", name) for key, name, _ in SECTIONS]
-    else:
-        links = [("comparison", "Comparison")]
-        links += [(f"run{n}", _name(view)) for n, view in enumerate(views, 1)]
-    items = "".join(f'<li><a href="#{key}">{escape_html(name)}</a></li>' for key, name in links)
-    return f'<nav aria-label="Sections"><ul>{items}</ul></nav>\n'
+        return [(f"run1-{key}", name) for key, name, _ in SECTIONS]
+    runs = [(f"run{n}", _name(view)) for n, view in enumerate(views, 1)]
+    return [("comparison", "Comparison"), *runs]
 
 
 def _name(view: RunView) -> str:
