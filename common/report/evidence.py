@@ -24,7 +24,8 @@ from common.errors import UsageError
 from common.floors.measured import MeasuredFloors, from_json
 from common.floors.roofline import share_of_floor, time_floor_ns
 from common.floors.traffic import bytes_per_weight, decode_floor_ns
-from common.recording.run_folder import Run, read_json
+from common.recording import run_sides
+from common.recording.run_folder import Run
 from common.timing.statistics import Comparison, Summary, compare, compare_unpaired, summarise
 from common.traces.model import Trace
 from common.traces.torch_trace import read_torch_trace
@@ -56,43 +57,20 @@ class Evidence:
 
     @cached_property
     def checks(self) -> dict[str, Any]:
-        path = self.run.folder / "checks.json"
-        return dict(read_json(path)) if path.exists() else {}
+        return run_sides.correctness(self.run)
 
     @cached_property
     def durations_ns(self) -> Mapping[tuple[str, str], dict[int, int]]:
         """(variant, phase) -> {round: duration} in measured order."""
-        table: dict[tuple[str, str], dict[int, int]] = {}
-        try:
-            for sample in self.run.samples():
-                key = (str(sample["variant"]), str(sample["phase"]))
-                table.setdefault(key, {})[int(sample["round"])] = int(sample["duration_ns"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise UsageError(
-                f"{self.run.folder}/samples.jsonl: a sample lacks or misuses {error}; "
-                "take the run again from where it was made"
-            ) from error
-        return table
+        return run_sides.durations_ns(self.run)
 
     def state(self, variant: str) -> tuple[str, str | None]:
         """(measured | rejected | failed | not applicable | not run, why)."""
-        not_applicable = self.manifest.get("not_applicable", {})
-        if variant in not_applicable:
-            return "not applicable", str(not_applicable[variant])
-        failures = self.manifest.get("failures", {})
-        if variant in failures:
-            return "failed", str(failures[variant])
-        check = self.checks.get(variant)
-        if check is not None and not check["passed"]:
-            return "rejected", str(check["reason"])
-        if variant in self.manifest.get("variants", {}):
-            return "measured", None
-        return "not run", "this run did not include it"
+        return run_sides.state_of(self.manifest, self.checks, variant)
 
     def units(self, phase: str) -> int:
         """How many units (tokens) one sample of the phase holds."""
-        key = self.manifest["phases"].get(phase) or ""
-        return int(self.manifest["preset"]["settings"][key]) if key else 1
+        return run_sides.units_of(self.manifest, phase)
 
     def usable(self, variant: str, phase: str) -> dict[int, int] | None:
         """The samples of a variant that was checked and passed; None where there are none."""
@@ -115,7 +93,7 @@ class Evidence:
             ours, theirs = self.usable(variant, phase), self.usable(baseline, phase)
             if not ours or not theirs:
                 self._ratios[key] = None
-            elif self.manifest.get("sampling", {}).get("interleaved", True):
+            elif run_sides.interleaved(self.manifest):
                 # A run that was cut short may lack one side of its last round.
                 shared = sorted(ours.keys() & theirs.keys())
                 pairs = [theirs[r] for r in shared], [ours[r] for r in shared]
@@ -130,7 +108,7 @@ class Evidence:
 
     def trace(self, variant: str) -> Trace | None:
         if variant not in self._traces:
-            path = self.run.folder / "traces" / variant / "trace.json.gz"
+            path = run_sides.trace_file(self.run, variant)
             try:
                 self._traces[variant] = read_whole_trace(path) if path.exists() else None
             except UsageError:
@@ -141,8 +119,7 @@ class Evidence:
         return self._traces[variant]
 
     def profile_failure(self, variant: str) -> str | None:
-        reason = self.manifest.get("profile_failures", {}).get(variant)
-        return None if reason is None else str(reason)
+        return run_sides.profile_failure(self.manifest, variant)
 
     def profiled(self, variant: str) -> Trace | None:
         """The trace of a variant that may have figures; a wrong output is not worth a profile."""

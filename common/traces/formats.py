@@ -99,10 +99,16 @@ def open_trace(path: Path) -> Trace:
     return content
 
 
-def summarise(path: Path) -> tuple[Format, dict[str, Any]]:
-    """(format, its totals as a dictionary for JSON) of any readable file."""
+def open_and_summarise(path: Path) -> tuple[Format, Any, dict[str, Any]]:
+    """(format, content, its totals as a dictionary for JSON) of any readable file, read once."""
     found, content = open_any(path)
     summary: dict[str, Any] = _function(found.summarise)(content, path)
+    return found, content, summary
+
+
+def summarise(path: Path) -> tuple[Format, dict[str, Any]]:
+    """(format, its totals as a dictionary for JSON) of any readable file."""
+    found, _, summary = open_and_summarise(path)
     return found, summary
 
 
