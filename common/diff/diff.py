@@ -22,9 +22,10 @@ def compare_files(a: str, b: str, by: str | None = None) -> Difference:
 
 
 def _traces(a: Side, b: Side, by: str | None) -> Difference:
+    from common.diff.comparable import overlap_warning
     from common.diff.findings import findings
     from common.diff.trace_diff import diff_traces
-    from common.diff.verdict import judge_traces, overlap_warning
+    from common.diff.verdict import judge_traces
 
     found = diff_traces(a.trace, b.trace, (a.summary, b.summary), judge_traces(a, b), by)
     warning = overlap_warning(a, b)

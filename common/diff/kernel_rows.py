@@ -128,7 +128,7 @@ def _rows(matched: Matched, group_a: Int64, group_b: Int64, count: int) -> tuple
     time_b, counts_b, first_b = _totals(b, group_b, count)
     path_a, path_b = _Paths(a), _Paths(b)
     order = np.lexsort((-(time_a + time_b), -np.abs(time_b - time_a)))
-    rows = []
+    rows: list[Row] = []
     for group in order.tolist():
         at_a, at_b = int(first_a[group]), int(first_b[group])
         name = path_a.name(at_a) if at_a >= 0 else path_b.name(at_b)
