@@ -11,8 +11,8 @@ LONGEST_NAME = 70
 
 def findings(difference: Difference) -> tuple[str, ...]:
     """At most five sentences, the most important first; none where nothing differs."""
-    found = [_largest(difference), _gap(difference.gaps), _opposite(difference)]
-    found += [_unlinked(difference, side) for side in ("a", "b")]
+    found = [_largest(difference), _gap(difference.gaps)]
+    found += [rule(difference, side) for rule in (_whole_graphs, _unlinked) for side in ("a", "b")]
     return tuple(sentence for sentence in found if sentence)[:5]
 
 
@@ -59,20 +59,16 @@ def _gap(gaps: Gaps | None) -> str | None:
     return says
 
 
-def _opposite(difference: Difference) -> str | None:
-    """Fewer but longer, or longer on the GPU and shorter by the clock: two answers, not one."""
-    gaps = difference.gaps
-    if gaps is None or difference.quantity != "gpu_time_ns":
-        return None
-    span_a, span_b = difference.a.get("span_ns"), difference.b.get("span_ns")
-    if not span_a or not span_b or not difference.total_a or not difference.total_b:
-        return None
-    of_gpu, of_span = difference.total_b / difference.total_a, span_b / span_a
-    if (of_gpu - 1) * (of_span - 1) >= 0 or max(abs(of_gpu - 1), abs(of_span - 1)) < NOTICEABLE:
+def _whole_graphs(difference: Difference, side: str) -> str | None:
+    """Nsight Systems can record a CUDA graph as one activity: its kernels are not in the file."""
+    summary = difference.a if side == "a" else difference.b
+    graphs = (summary.get("by_kind") or {}).get("graph") or {"time_ns": 0, "count": 0}
+    total = summary.get("gpu_time_ns")
+    if difference.by == "gap" or not total or graphs["time_ns"] < NOTICEABLE * total:
         return None
     return (
-        f"GPU time {'rose' if of_gpu > 1 else 'fell'} by {abs(of_gpu - 1):.1%} while the span "
-        f"{'rose' if of_span > 1 else 'fell'} by {abs(of_span - 1):.1%}: the idle time decides"
+        f"{graphs['time_ns'] / total:.0%} of {side.upper()}'s GPU time is {graphs['count']} CUDA "
+        "graphs recorded as a whole: for the kernels inside, record with --cuda-graph-trace=node"
     )
 
 

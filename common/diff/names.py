@@ -38,6 +38,7 @@ _LAUNCHERS = frozenset(_LAUNCHERS_WORDS.split())
 _FAMILIES = tuple(
     (label, re.compile(pattern, re.IGNORECASE))
     for label, pattern in (
+        ("transpose", r"transpose|nchwToNhwc|nhwcToNchw|nchw2nhwc"),
         ("collective", r"nccl|rccl|allreduce|all_reduce|allgather|all_gather|reduce_scatter"),
         ("attention", r"flash|fmha|attn|attention|sdpa"),
         ("convolution", r"conv(?!ert)|winograd|implicit_gemm|dgrad|wgrad|cudnn.*(?:fprop|engine)"),
@@ -48,7 +49,6 @@ _FAMILIES = tuple(
         ("cross entropy", r"nll_loss|cross_entropy"),
         ("embedding", r"embedding"),
         ("concatenate", r"CatArray|cat_kernel"),
-        ("transpose", r"transpose|nchwToNhwc|nhwcToNchw|nchw2nhwc"),
         ("dropout", r"dropout"),
         ("top k", r"top_?k|radix_?sort|bitonic|sort_"),
         ("scan", r"scan|cumsum"),

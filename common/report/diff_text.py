@@ -61,7 +61,8 @@ def _before(d: Difference, width: int, colour: bool) -> list[str]:
     parts = ["\n".join([*_clip([head], width), *first]), _totals(d, width)]
     notes = [view.sentence(note, 2 * width) for note in d.notes]
     if notes:
-        more = [f"({len(notes) - NOTES_SHOWN} more notes)"] if len(notes) > NOTES_SHOWN else []
+        left_out = len(notes) - NOTES_SHOWN
+        more = [f"  (notes: {left_out} more, see --json)"] if left_out > 0 else []
         parts.append("\n".join([*_wrapped(notes[:NOTES_SHOWN], width), *more]))
     return parts
 

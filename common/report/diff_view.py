@@ -100,7 +100,8 @@ def totals(difference: Difference) -> tuple[Total, ...]:
     found = [Total(words_of(quantity), difference.total_a, difference.total_b, unit_of(quantity))]
     for label, key in (*TIME_TOTALS, *MEMORY_TOTALS):
         a, b = side_total(difference.a, key), side_total(difference.b, key)
-        if key != quantity and (a, b) != (None, None):
+        idle_gpu = quantity == "cpu_time_ns" and not a and not b  # no GPU was there to be idle
+        if key != quantity and (a, b) != (None, None) and not idle_gpu:
             found.append(Total(label, a, b, unit_of(key)))
     return tuple(found)
 
