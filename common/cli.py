@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from common.cli_convert import add_convert
 from common.cli_diff import add_diff
 from common.errors import PreconditionError, UsageError, WorklogError
 
@@ -112,6 +113,7 @@ def build_parser() -> argparse.ArgumentParser:
     show.add_argument("--json", action="store_true", help="print one JSON document")
     show.set_defaults(command=_show)
     add_diff(commands)
+    add_convert(commands)
     for name, says in (
         ("check", "compare the worklogs with their evidence"),
         ("render", "write the generated blocks of the worklogs anew"),

@@ -24,6 +24,7 @@ EDITS_AT_FIRST = 64
 EDITS_AT_ONCE = 400  # a round costs as many diagonals as there were rounds before it
 MOST_ROUNDS = 10_000
 MOST_CELLS = 250_000_000  # bits of the table that is kept for walking back: 31 MB
+FEW = 24  # diagonals that are extended one by one rather than all at once
 _ODD = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -112,10 +113,28 @@ class _Runs:
         found = np.zeros(len(x), dtype=np.int64)
         inside = np.flatnonzero((x < len(self.a)) & (y < len(self.b)) & (x >= 0) & (y >= 0))
         inside = inside[self.a[x[inside]] == self.b[y[inside]]]
-        if not len(inside):
-            return found
-        at_x, at_y = x[inside], y[inside]
-        low = np.ones(len(inside), dtype=np.int64)
+        if len(inside) <= FEW:  # most rounds: elements are compared as they stand
+            for at in inside.tolist():
+                found[at] = self._length(int(x[at]), int(y[at]))
+        else:
+            found[inside] = self._bisected(x[inside], y[inside])
+        return found
+
+    def _length(self, x: int, y: int) -> int:
+        found, step = 1, 32
+        while True:
+            a = self.a[x + found : x + found + step]
+            b = self.b[y + found : y + found + step]
+            size = min(len(a), len(b))
+            differs = a[:size] != b[:size]
+            first = int(differs.argmax()) if size else 0
+            if not size or differs[first]:
+                return found + first
+            found += size
+            step *= 4
+
+    def _bisected(self, at_x: Int64, at_y: Int64) -> Int64:
+        low = np.ones(len(at_x), dtype=np.int64)
         high = np.minimum(len(self.a) - at_x, len(self.b) - at_y)
         shift_a, shift_b = self.power[at_y], self.power[at_x]  # to one common power
         start_a, start_b = self.sum_a[at_x], self.sum_b[at_y]
@@ -127,8 +146,7 @@ class _Runs:
                 same = part_a == part_b
                 low = np.where(same, middle, low)
                 high = np.where(same, high, middle - 1)
-        found[inside] = low
-        return found
+        return low
 
 
 def _search(runs: _Runs, x0: int, y0: int, most: int) -> tuple[Int64, Int64, int, int]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from importlib import import_module
 
 from common.diff.difference import Difference
-from common.diff.sides import RUN, Side, check_kinds, open_side
+from common.diff.sides import RUN, Side, check_kinds, open_sides
 
 
 def compare_files(a: str, b: str, by: str | None = None) -> Difference:
@@ -15,7 +15,7 @@ def compare_files(a: str, b: str, by: str | None = None) -> Difference:
 
     Raises UsageError, in one line, for what cannot be read or compared and for an unknown `by`.
     """
-    side_a, side_b = open_side(a), open_side(b)
+    side_a, side_b = open_sides(a, b)
     warnings = check_kinds(side_a, side_b)
     found = _WAYS[side_a.kind](side_a, side_b, by)
     return replace(found, warnings=(*warnings, *found.warnings))

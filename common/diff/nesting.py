@@ -7,6 +7,7 @@ regions, graph calls, profiler steps) are looked through: they enclose work and 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from hashlib import blake2b
 
 import numpy as np
 from numpy.typing import NDArray
@@ -98,9 +99,14 @@ def mixed(upper: UInt64, lower: UInt64) -> UInt64:
 
 
 def text_tokens(texts: list[str] | tuple[str, ...]) -> UInt64:
-    """A number for each text, equal for equal texts in every trace of this process."""
-    numbers = np.fromiter((hash(text) for text in texts), np.int64, len(texts))
-    return numbers.view(np.uint64)
+    """A number for each text, equal for equal texts in every process.
+
+    Python's own hash differs from run to run, and with it the order among equals, and the result.
+    """
+    digests = (
+        blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest() for text in texts
+    )
+    return np.frombuffer(b"".join(digests), dtype="<u8").astype(np.uint64)
 
 
 def name_tokens(trace: Trace) -> UInt64:

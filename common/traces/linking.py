@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from common.traces.model import UNKNOWN, Int64
+from common.traces.ordering import distinct, start_order, taken
 
 
 def latest_call(keys: Int64, starts_ns: Int64, call_keys: Int64, call_starts_ns: Int64) -> Int64:
@@ -17,7 +18,7 @@ def latest_call(keys: Int64, starts_ns: Int64, call_keys: Int64, call_starts_ns:
     usable = np.flatnonzero(call_keys != UNKNOWN)
     if not len(usable) or not len(keys):
         return found
-    order = usable[np.lexsort((call_starts_ns[usable], call_keys[usable]))]
+    order = taken(usable, start_order(call_keys[usable], (call_starts_ns[usable],)))
     by_key, by_start = call_keys[order], call_starts_ns[order]
     first = np.searchsorted(by_key, keys, "left")
     end = np.searchsorted(by_key, keys, "right")
@@ -39,11 +40,11 @@ def paired_keys(
     """One key for each pair (process, correlation) of two tables; equal pairs have equal keys."""
     size = len(first)
     firsts, seconds = np.concatenate((first, other_first)), np.concatenate((second, other_second))
-    left = np.searchsorted(np.unique(firsts), firsts)  # few processes: cheaper than an inverse
+    left = distinct(firsts)[1]
     right = seconds
     if len(seconds) and (int(seconds.min()) < UNKNOWN or int(seconds.max()) >= 1 << 32):
-        right = np.searchsorted(np.unique(seconds), seconds).astype(np.int64)
-    keys = ((left.astype(np.int64) << 32) | (right & 0xFFFFFFFF)).astype(np.int64)
+        right = distinct(seconds)[1]
+    keys = ((left << 32) | (right & 0xFFFFFFFF)).astype(np.int64)
     keys[seconds == UNKNOWN] = UNKNOWN
     return keys[:size], keys[size:]
 

@@ -8,6 +8,7 @@ launch was traced both ways, its nodes count and the whole does not.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -28,20 +29,26 @@ from common.traces.model import (
     Int64,
     Trace,
     empty_allocations,
+    empty_gpu,
     gpu_from,
 )
 from common.traces.nsys_schema import facts, find_tables, is_nsys
 from common.traces.nvtx_names import without_counters
+from common.traces.ordering import distinct, start_order, taken
+from common.traces.side_by_side import begun
 from common.traces.sqlite_file import Database, open_database
 from common.traces.torch_columns import Interned
 
 FORMAT = "nsys"
+# Below this a second process costs more than it saves.
+LARGE_BYTES = 32 << 20
 PUSH_POP, START_END = (59, 70), (60, 71)  # NVTX, and NVTX read from text files
 _PROCESS = ~0xFFFFFF  # a global thread id is a process id with the thread in its low 24 bits
 _VERSION_OF_CALL = re.compile(r"_v\d+(?:_ptsz|_ptds)?$")
+_CALL = ("start", "end", "globalTid", "correlationId", "nameId")
 _COMMON = ("start", "end", "deviceId", "streamId", "correlationId", "globalPid", "graphNodeId")
 _KINDS = {
-    "kernel": (GpuKind.KERNEL, ("demangledName", "shortName")),
+    "kernel": (GpuKind.KERNEL, ("demangledName|shortName",)),
     "memcpy": (GpuKind.MEMCPY, ("bytes", "copyKind")),
     "memset": (GpuKind.MEMSET, ("bytes",)),
     "graph": (GpuKind.GRAPH, ("graphId", "graphExecId")),
@@ -58,8 +65,9 @@ def read_nsys(path: Path) -> Trace:
     """Read an SQLite export of Nsight Systems. Raises UsageError in one line when it is none."""
     with unpacked(path, ".sqlite") as file:
         try:
-            with open_database(file) as database:
-                return _Reader(database, str(path)).trace()
+            large = file.stat().st_size > LARGE_BYTES
+            with begun(lambda: _calls(file), large) as calls, open_database(file) as database:
+                return _Reader(database, str(path), calls).trace()
         except UsageError as error:
             if file is path:
                 raise
@@ -67,9 +75,20 @@ def read_nsys(path: Path) -> Trace:
             raise UsageError(str(error).replace(str(file), str(path))) from error
 
 
+_Part = tuple[dict[str, Int64], int]  # columns of a table, and how many rows have no times
+
+
+def _calls(file: Path) -> list[_Part]:
+    """The runtime calls: about as many rows as all work on GPUs, so they are read beside it."""
+    with open_database(file) as database:
+        tables = find_tables(database).get("runtime", ())
+        return [database.integers(table, _CALL) for table in tables]
+
+
 class _Reader:
-    def __init__(self, database: Database, name: str) -> None:
+    def __init__(self, database: Database, name: str, calls: Callable[[], list[_Part]]) -> None:
         self.database = database
+        self.calls = calls
         self.tables = find_tables(database)
         if not is_nsys(database, self.tables):
             raise UsageError(
@@ -87,8 +106,9 @@ class _Reader:
         self._by_text: dict[int, int] = {}
 
     def trace(self) -> Trace:
+        work = self._work()
         host, threads, process = self._host()
-        gpu = self._gpu(host, process)
+        gpu = self._gpu(work, host, process)
         if self.database.not_utf8:
             count = self.database.not_utf8
             self._caution("not UTF-8", count, "texts are not UTF-8 and were read with a mark")
@@ -115,28 +135,28 @@ class _Reader:
 
     def _named(self, ids: Int64) -> Int64:
         """Numbers of names for ids of StringIds. An id without a text is named by itself."""
-        unique, inverse = np.unique(ids, return_inverse=True)
-        numbers = [self.names[self.texts.get(int(i), f"name {int(i)}")] for i in unique]
-        return np.array(numbers, dtype=np.int64)[inverse.reshape(-1)]
+        unique, inverse = distinct(ids)
+        numbers = [self.names[self.texts.get(i, f"name {i}")] for i in unique.tolist()]
+        return np.array(numbers, dtype=np.int64)[inverse]
 
     def _calls_named(self, ids: Int64) -> Int64:
         """As `_named`, without the version that nsys puts behind a call (`_v7000`)."""
-        unique, inverse = np.unique(ids, return_inverse=True)
-        texts = (self.texts.get(int(i), f"name {int(i)}") for i in unique)
+        unique, inverse = distinct(ids)
+        texts = (self.texts.get(i, f"name {i}") for i in unique.tolist())
         numbers = [self.names[_VERSION_OF_CALL.sub("", text)] for text in texts]
-        return np.array(numbers, dtype=np.int64)[inverse.reshape(-1)]
+        return np.array(numbers, dtype=np.int64)[inverse]
 
     # Tables
 
-    def _rows(self, role: str, columns: tuple[str, ...], where: str = "") -> dict[str, Int64]:
+    def _rows(self, role: str, read: list[_Part], columns: tuple[str, ...]) -> dict[str, Int64]:
         """All tables of a role joined; rows with impossible times are left out and counted."""
         parts: list[dict[str, Int64]] = []
-        for table in self.tables.get(role, ()):
-            found, left_out = self.database.integers(table, columns, where)
+        for found, left_out in read:
             self._caution(f"{role} without times", left_out, f"{role} rows have no start or end")
             parts.append(found)
-        joined = {name: _joined([part[name] for part in parts]) for name in columns}
-        self.counts[role] = self.counts.get(role, 0) + len(joined[columns[0]])
+        names = [column.partition("|")[0] for column in columns]
+        joined = {name: _joined([part[name] for part in parts]) for name in names}
+        self.counts[role] = self.counts.get(role, 0) + len(joined["start"])
         length = joined["end"] - joined["start"]
         negative, too_long = length < 0, length > LONGEST_NS
         for kind, bad, says in (
@@ -149,7 +169,7 @@ class _Reader:
 
     def _host(self) -> tuple[HostSpans, tuple[str, ...], Int64]:
         """(spans, threads, process of each span): runtime calls and NVTX ranges."""
-        calls = self._rows("runtime", ("start", "end", "globalTid", "correlationId", "nameId"))
+        calls = self._rows("runtime", self.calls(), _CALL)
         size = len(calls["start"])
         kinds = [np.full(size, int(HostKind.RUNTIME), dtype=np.int64)]
         names = [self._calls_named(calls["nameId"])]
@@ -173,17 +193,17 @@ class _Reader:
         tid = np.concatenate(tids)
         threads, place = _threads(tid)
         start, end = np.concatenate(starts), np.concatenate(ends)
-        order = np.lexsort((start - end, start, place))
+        order = start_order(start, (start - end,), place)
         host = HostSpans(
-            kind=np.concatenate(kinds)[order],
-            name=np.concatenate(names)[order],
-            thread=place[order],
-            start_ns=start[order],
-            end_ns=end[order],
-            correlation=np.concatenate(ids)[order],
-            external=np.full(len(order), UNKNOWN, dtype=np.int64),
+            kind=taken(np.concatenate(kinds), order),
+            name=taken(np.concatenate(names), order),
+            thread=taken(place, order),
+            start_ns=taken(start, order),
+            end_ns=taken(end, order),
+            correlation=taken(np.concatenate(ids), order),
+            external=np.full(len(start), UNKNOWN, dtype=np.int64),
         )
-        return host, threads, (tid & _PROCESS)[order]
+        return host, threads, taken(tid & _PROCESS, order)
 
     def _count(self, role: str) -> int:
         connection = self.database.connection
@@ -252,24 +272,41 @@ class _Reader:
 
     # GPUs
 
-    def _gpu(self, host: HostSpans, process: Int64) -> GpuWork:
+    def _work(self) -> dict[str, list[_Part]]:
+        """The tables of each kind of work on GPUs, as they are in the file."""
+        return {
+            role: [
+                self.database.integers(table, (*_COMMON, *extra))
+                for table in self.tables.get(role, ())
+            ]
+            for role, (_, extra) in _KINDS.items()
+        }
+
+    def _gpu(self, work: dict[str, list[_Part]], host: HostSpans, process: Int64) -> GpuWork:
         parts: list[dict[str, Int64]] = []
         for role, (kind, extra) in _KINDS.items():
-            rows = self._rows(role, (*_COMMON, *extra))
+            rows = self._rows(role, work.pop(role), (*_COMMON, *extra))
+            size = len(rows["start"])
+            if not size:
+                continue
             part = {
-                "kind": np.full(len(rows["start"]), int(kind), dtype=np.int64),
+                "kind": np.full(size, int(kind), dtype=np.int64),
                 "name": self._work_names(kind, rows),
-                "size_bytes": rows.get("bytes", np.full(len(rows["start"]), UNKNOWN)),
+                "size_bytes": rows.get("bytes", np.full(size, UNKNOWN)),
             }
             part |= {name: rows[name] for name in _COMMON}
             parts.append(part)
-        joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        if not parts:
+            return empty_gpu()
+        joined = {name: _joined([part[name] for part in parts]) for name in parts[0]}
+        del parts
         joined = self._each_once(joined)
-        order = np.lexsort((joined["streamId"], joined["deviceId"], joined["start"]))
-        joined = {name: column[order] for name, column in joined.items()}
+        order = start_order(joined["start"], (joined["deviceId"], joined["streamId"]))
+        for name in joined:  # one at a time: the unordered ones need not all stay
+            joined[name] = taken(joined[name], order)
         calls = np.flatnonzero(host.kind == HostKind.RUNTIME)
         by, call_by = joined["globalPid"] & _PROCESS, process[calls]
-        if not (joined["globalPid"] != UNKNOWN).any() and len(np.unique(call_by)) == 1:
+        if not (joined["globalPid"] != UNKNOWN).any() and len(distinct(call_by)[0]) == 1:
             by, call_by = by * 0, call_by * 0  # one process, though the work does not say which
         ids, call_ids = joined["correlationId"], host.correlation[calls]
         keys, call_keys = paired_keys(by, ids, call_by, call_ids)
@@ -297,8 +334,7 @@ class _Reader:
 
     def _work_names(self, kind: GpuKind, rows: dict[str, Int64]) -> Int64:
         if kind is GpuKind.KERNEL:
-            known = rows["demangledName"]
-            return self._named(np.where(known == UNKNOWN, rows["shortName"], known))
+            return self._named(rows["demangledName"])
         if kind is GpuKind.MEMCPY:
             copies = [COPY_KINDS.get(k, "unknown") for k in rows["copyKind"].tolist()]
             return self.names.numbers([f"Memcpy {text}" for text in copies])
@@ -376,9 +412,9 @@ def _joined(parts: list[Int64]) -> Int64:
 
 def _threads(tids: Int64) -> tuple[tuple[str, ...], Int64]:
     """("process/thread", …) in order, and each row's place in it."""
-    unique, inverse = np.unique(tids, return_inverse=True)
+    unique, inverse = distinct(tids)
     texts = [f"{(t >> 24) & 0xFFFFFF}/{t & 0xFFFFFF}" for t in unique.tolist()]
     ordered = tuple(sorted(set(texts)))
     place = {text: number for number, text in enumerate(ordered)}
     numbers = np.array([place[text] for text in texts], dtype=np.int64)
-    return ordered, numbers[inverse.reshape(-1)]
+    return ordered, numbers[inverse]

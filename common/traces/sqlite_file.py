@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
@@ -22,6 +22,7 @@ from common.traces.model import UNKNOWN, Int64
 
 MAGIC = b"SQLite format 3\0"
 _HEADER = 100
+_BLOCK_ROWS = 1 << 13
 
 
 class Database:
@@ -57,45 +58,71 @@ class Database:
         """({column: values}, rows left out). Absent columns and NULLs are UNKNOWN (-1).
 
         `start` and `end`, where asked for, must be integers: rows without them are left out.
-        `where` is SQL of ours, never text of the file.
+        `a|b` is column b where a has no value; it is named `a`. `where` is SQL of ours, never text
+        of the file.
         """
         have = self.tables[table]
-        wanted = [column for column in columns if column in have]
+        wanted: dict[str, list[str]] = {}
+        for column in columns:
+            known = [name for name in column.split("|") if name in have]
+            if known:
+                wanted[column.partition("|")[0]] = known
         needed = [f"typeof({quoted(c)}) = 'integer'" for c in ("start", "end") if c in columns]
         conditions = " AND ".join([*needed, *([f"({where})"] if where else [])]) or "1"
         source = f"FROM {quoted(table)}"
-        values = self._integers(wanted, f"{source} WHERE {conditions}")
-        size = len(values) // max(len(wanted), 1)
-        rows = values.reshape(size, len(wanted))
-        found = {name: np.ascontiguousarray(rows[:, at]) for at, name in enumerate(wanted)}
-        absent = np.full(size, UNKNOWN, dtype=np.int64)
-        left_out = 0
-        if needed:
-            query = f"SELECT count(*) {source}" + (f" WHERE {where}" if where else "")
-            left_out = int(self.connection.execute(query).fetchone()[0]) - size
-        return {name: found.get(name, absent) for name in columns}, left_out
+        query = f"SELECT count(*) {source}" + (f" WHERE {where}" if where else "")
+        total = int(self.connection.execute(query).fetchone()[0])
+        rows = self._integers(
+            list(wanted.values()), f"{source} WHERE {conditions} LIMIT {total}", total
+        )
+        found = dict(zip(wanted, rows, strict=True))
+        size = rows.shape[1]
+        absent = np.full(0 if len(found) == len(columns) else size, UNKNOWN, dtype=np.int64)
+        names = [column.partition("|")[0] for column in columns]
+        return {name: found.get(name, absent) for name in names}, total - size if needed else 0
 
-    def _integers(self, columns: Sequence[str], source: str) -> Int64:
-        """Values row by row. Text where an integer belongs is UNKNOWN; that takes longer to ask."""
-        for shown in (
-            [f"ifnull({quoted(c)}, {UNKNOWN})" for c in columns],
-            [
-                f"CASE WHEN typeof({quoted(c)}) = 'integer' THEN {quoted(c)} ELSE {UNKNOWN} END"
-                for c in columns
-            ],
-        ):
-            cursor = self.connection.execute(f"SELECT {', '.join(shown)} {source}")
+    def _integers(self, columns: Sequence[Sequence[str]], source: str, total: int) -> Int64:
+        """One line per column. Text where an integer belongs is UNKNOWN; that is slower to ask."""
+        for strict in (False, True):
+            shown = ", ".join(_value(names, strict) for names in columns)
+            cursor = self.connection.execute(f"SELECT {shown} {source}")
             try:
-                return np.fromiter(itertools.chain.from_iterable(cursor), np.int64)
+                return _columns(cursor, len(columns), total)
             except (ValueError, TypeError):
                 continue
-        return np.empty(0, dtype=np.int64)
+        return np.empty((len(columns), 0), dtype=np.int64)
 
     def rows(self, table: str, columns: Sequence[str]) -> list[tuple[object, ...]]:
         """All rows, None for a column that is not there. For small tables."""
         have = self.tables[table]
         shown = ", ".join(quoted(c) if c in have else "NULL" for c in columns)
         return self.connection.execute(f"SELECT {shown} FROM {quoted(table)}").fetchall()
+
+
+def _value(names: Sequence[str], strict: bool) -> str:
+    """SQL of the first of the columns that has a value."""
+    shown = str(UNKNOWN)
+    for name in reversed(names):
+        own = quoted(name)
+        if strict:
+            shown = f"CASE WHEN typeof({own}) = 'integer' THEN {own} ELSE {shown} END"
+        else:
+            shown = f"ifnull({own}, {shown})"
+    return shown
+
+
+def _columns(cursor: Iterable[Sequence[int]], width: int, total: int) -> Int64:
+    """Rows of integers as columns; by blocks that fit a cache, never as one list of rows."""
+    found = np.empty((width, total), dtype=np.int64)
+    values = itertools.chain.from_iterable(cursor)
+    size = 0
+    while True:
+        block = np.fromiter(itertools.islice(values, _BLOCK_ROWS * width), np.int64)
+        rows = block.reshape(-1, width).T
+        found[:, size : size + rows.shape[1]] = rows
+        size += rows.shape[1]
+        if rows.shape[1] < _BLOCK_ROWS:
+            return found[:, :size]
 
 
 def quoted(name: str) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 
 from common.traces.intervals import total_ns, union_ns
 from common.traces.model import UNKNOWN, Caution, GpuKind, GpuWork, HostKind, Trace
+from common.traces.ordering import distinct, grouped
 from common.traces.wrappers import is_wrapper
 
 TOP = 10
@@ -33,8 +34,10 @@ def summarise_trace(trace: Trace, path: Path) -> dict[str, Any]:
     unlinked = gpu.launch == UNKNOWN
     computing = (gpu.kind == GpuKind.KERNEL) | (gpu.kind == GpuKind.GRAPH)
     graphed = gpu.by_graph_launch & computing
-    devices = [_device(trace, device) for device in np.unique(gpu.device).tolist()]
-    pairs = np.unique(np.stack((gpu.device, gpu.stream)), axis=1) if len(gpu) else np.empty((2, 0))
+    numbers, place = distinct(gpu.device)
+    devices = [_device(trace, device) for device in numbers.tolist()]
+    streams, stream = distinct(gpu.stream)
+    pairs = distinct(place * len(streams) + stream)[0]
     return {
         "path": path.name,
         "source": trace.source,
@@ -52,8 +55,8 @@ def summarise_trace(trace: Trace, path: Path) -> dict[str, Any]:
         "events": trace.events,
         "gpu_events": len(gpu),
         "kernels": int((gpu.kind == GpuKind.KERNEL).sum()),
-        "launches": len(np.unique(gpu.launch[~unlinked])),
-        "streams": pairs.shape[1],
+        "launches": len(distinct(gpu.launch[~unlinked])[0]),
+        "streams": len(pairs),
         "by_kind": {
             kind.name.lower(): {
                 "count": int((gpu.kind == kind).sum()),
@@ -107,9 +110,9 @@ def cpu_time_ns(trace: Trace) -> int | None:
 
 
 def _top(trace: Trace, rows: Any) -> list[dict[str, Any]]:
-    names, inverse = np.unique(trace.gpu.name[rows], return_inverse=True)
-    order = np.argsort(inverse.reshape(-1), kind="stable")
-    counts = np.bincount(inverse.reshape(-1), minlength=len(names))
+    names, inverse = distinct(trace.gpu.name[rows])
+    order = grouped(inverse, len(names))
+    counts = np.bincount(inverse, minlength=len(names))
     parts = np.split(trace.gpu.duration_ns[rows][order], np.cumsum(counts)[:-1])
     found = [
         {"name": trace.names[name], "count": count, "time_ns": total_ns(part)}

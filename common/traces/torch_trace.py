@@ -33,6 +33,7 @@ from common.traces.model import (
     Trace,
     empty_allocations,
 )
+from common.traces.ordering import start_order, taken
 from common.traces.torch_columns import Gathered, gpu_kind, host_kind, is_gpu
 
 FORMAT = "torch.profiler"
@@ -113,22 +114,22 @@ def _host(columns: dict[str, Int64], rows: Bool, place: Int64, steps: Bool) -> H
         kind = np.where(steps[name], int(HostKind.ANNOTATION), kind)
     thread = place[columns["thread"][rows]] if len(place) else columns["thread"][rows]
     start, end = columns["start_ns"][rows], columns["end_ns"][rows]
-    order = np.lexsort((start - end, start, thread))
+    order = start_order(start, (start - end,), thread)
     return HostSpans(
-        kind=kind[order],
-        name=name[order],
-        thread=thread[order],
-        start_ns=start[order],
-        end_ns=end[order],
-        correlation=columns["correlation"][rows][order],
-        external=columns["external"][rows][order],
+        kind=taken(kind, order),
+        name=taken(name, order),
+        thread=taken(thread, order),
+        start_ns=taken(start, order),
+        end_ns=taken(end, order),
+        correlation=taken(columns["correlation"][rows], order),
+        external=taken(columns["external"][rows], order),
     )
 
 
 def _gpu(columns: dict[str, Int64], rows: Bool, host: HostSpans, names: tuple[str, ...]) -> GpuWork:
     picked = {name: column[rows] for name, column in columns.items() if name != "thread"}
-    order = np.lexsort((picked["stream"], picked["device"], picked["start_ns"]))
-    picked = {name: column[order] for name, column in picked.items()}
+    order = start_order(picked["start_ns"], (picked["device"], picked["stream"]))
+    picked = {name: taken(column, order) for name, column in picked.items()}
     calls = np.flatnonzero(host.kind == HostKind.RUNTIME)
     starts = host.start_ns[calls]
     call = latest_call(picked["correlation"], picked["start_ns"], host.correlation[calls], starts)

@@ -1,0 +1,165 @@
+"""How fast is a diff, and how much memory does it take, beside other tools and the least possible?
+
+    python tests/benchmarks/bench_diff.py --data DIR [--only hta|million|nsys] [--rounds 5]
+
+Whole processes, all tools in turn within a round, medians. Writes the figures to
+tests/benchmarks/recorded/ and the table to tests/benchmarks/README.md. DIR holds the real traces
+`torch/hta_control.json.gz` and `torch/hta_test.json.gz`; peers come from peers.py. Large traces are
+generated. Not a test: what misses its target is marked in the table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import gzip
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from bench_table import render
+from peers import install
+from whole_process import ROOT, Subject, interleaved, medians
+
+HERE = Path(__file__).resolve().parent
+RECORDED = HERE / "recorded" / "diff.json"
+OURS, BARE = "worklog", "msgspec bound"
+BATCH, COMPRESS = "ijson_batched", "ijson_batch_and_compress"
+SIZES = (100_000, 1_000_000, 3_000_000)
+BARE_CODE = """
+import mmap, sys
+import msgspec
+class Event(msgspec.Struct, gc=False):
+    ph: str = ""
+    name: str = ""
+    cat: str = ""
+    ts: float = 0.0
+    dur: float = 0.0
+class File(msgspec.Struct, gc=False):
+    traceEvents: list[Event]
+for path in sys.argv[1:]:
+    with open(path, "rb") as stream:
+        data = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+        print(len(msgspec.json.decode(data, type=File).traceEvents))
+        data.close()
+"""
+
+
+def ours(a: Path, b: Path) -> Subject:
+    """The diff; while there is no such command, `show` of both files one after the other."""
+    start = (sys.executable, "-m", "common.cli")
+    if has_diff():
+        return Subject(OURS, ((*start, "diff", str(a), str(b), "--json"),))
+    return Subject(OURS, tuple((*start, "show", str(path), "--json") for path in (a, b)))
+
+
+def has_diff() -> bool:
+    done = subprocess.run(
+        [sys.executable, "-m", "common.cli", "diff", "--help"],
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, check=False,
+    )  # fmt: skip
+    return done.returncode == 0
+
+
+def bare(a: Path, b: Path) -> Subject:
+    return Subject(BARE, ((sys.executable, "-c", BARE_CODE, str(a), str(b)),))
+
+
+def measure_hta(data: Path, folder: Path, rounds: int) -> dict[str, Any]:
+    """The control and test traces of HTA's own tests, unpacked, so that all read the same bytes."""
+    pair = []
+    for name in ("hta_control", "hta_test"):
+        pair.append(folder / f"{name}.json")
+        with gzip.open(data / "torch" / f"{name}.json.gz") as source, pair[-1].open("wb") as target:
+            shutil.copyfileobj(source, target)
+    subjects = [ours(*pair), bare(*pair)]
+    for peer, title in (("hta", "HTA 0.5.0"), ("traceinsight", "traceinsight 0.6.1")):
+        start = (str(install(peer)), str(HERE / "hta_diff.py"))
+        for backend in ("default", BATCH, COMPRESS):
+            command = (*start, backend, *map(str, pair))
+            subjects.append(Subject(f"{title}, {backend}", (command,)))
+    return _measured(subjects, rounds)
+
+
+def measure_million(folder: Path, rounds: int) -> dict[str, Any]:
+    """Generated pairs of growing size; the largest once less often."""
+    found: dict[str, Any] = {"sizes": {}}
+    for size in SIZES:
+        pair = [folder / f"{size}_{side}.json" for side in "ab"]
+        for side, path in zip("ab", pair, strict=True):
+            generate = [str(HERE / "generate_trace.py"), str(size), str(path), "--side", side]
+            subprocess.run([sys.executable, *generate], check=True, stdout=subprocess.DEVNULL)
+        times = rounds if size < SIZES[-1] else max(2, rounds // 2)
+        found["sizes"][str(size)] = _measured([ours(*pair), bare(*pair)], times)
+        for path in pair:
+            path.unlink()
+    walls = [found["sizes"][str(size)]["costs"][OURS]["cpu_s"] for size in SIZES]
+    # time ~ events ** slope: 1 is linear
+    slope = np.polyfit(np.log(SIZES), np.log(walls), 1)[0]
+    found["slope"] = round(float(slope), 3)
+    return found
+
+
+def measure_nsys(folder: Path, rounds: int) -> dict[str, Any]:
+    path = folder / "million.sqlite"
+    generate = [str(HERE / "generate_nsys.py"), "1000000", str(path)]
+    subprocess.run([sys.executable, *generate], check=True)
+    show = (sys.executable, "-m", "common.cli", "show", str(path), "--json")
+    return _measured([Subject(OURS, (show,))], rounds)
+
+
+def _measured(subjects: list[Subject], rounds: int) -> dict[str, Any]:
+    costs, failed = interleaved(subjects, rounds)
+    return {"costs": medians(costs), "failed": failed}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, help="folder of the real traces")
+    parser.add_argument("--only", action="append", choices=("hta", "million", "nsys"))
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--table-only", action="store_true", help="print what is recorded")
+    given = parser.parse_args()
+    parts = given.only or ["hta", "million", "nsys"]
+    found = json.loads(RECORDED.read_text(encoding="utf-8")) if RECORDED.exists() else {}
+    if not given.table_only:
+        if "hta" in parts and given.data is None:
+            parser.error("the HTA pair needs --data DIR")
+        with tempfile.TemporaryDirectory() as made:
+            folder = Path(made)
+            for part in parts:
+                measured = {
+                    "hta": lambda: measure_hta(given.data, folder, given.rounds),
+                    "million": lambda: measure_million(folder, given.rounds),
+                    "nsys": lambda: measure_nsys(folder, given.rounds),
+                }[part]()
+                found[part] = {**measured, "about": _about()}
+        RECORDED.parent.mkdir(exist_ok=True)
+        RECORDED.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    page = HERE / "README.md"
+    page.write_text(render(found, page.read_text(encoding="utf-8")), encoding="utf-8")
+    print(render(found, "<!-- figures -->\n<!-- end of figures -->"))
+
+
+def _about() -> dict[str, Any]:
+    """When and on what it was measured."""
+    with open("/proc/cpuinfo", encoding="utf-8") as stream:
+        models = [line.partition(":")[2].strip() for line in stream if "model name" in line]
+    return {
+        "date": datetime.date.today().isoformat(),
+        "cpu": models[0] if models else platform.processor(),
+        "cores": len(os.sched_getaffinity(0)),
+        "python": platform.python_version(),
+        "command": "diff" if has_diff() else "show of both files (there is no diff yet)",
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""How are the recorded figures of bench_diff.py shown? As tables between two marks of a page."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+OURS, BARE = "worklog", "msgspec bound"
+BLOCK = re.compile(r"(<!-- figures -->\n).*?(<!-- end of figures -->)", re.DOTALL)
+
+
+def render(found: dict[str, Any], page: str) -> str:
+    """The page with its figures anew."""
+    parts = []
+    if "hta" in found:
+        parts += ["### HTA's control and test traces (109k + 105k events)", "", *_hta(found["hta"])]
+    if "million" in found:
+        parts += ["### Generated pairs", "", *_million(found["million"])]
+    if "nsys" in found:
+        parts += ["### Nsight Systems export of 1M kernels, 1M calls (`show`)", ""]
+        parts += _nsys(found["nsys"])
+    text = "\n".join(parts)
+    return BLOCK.sub(lambda match: f"{match[1]}{text}\n{match[2]}", page)
+
+
+def _hta(part: dict[str, Any]) -> list[str]:
+    costs, own = part["costs"], part["costs"][OURS]
+    rows = _table(costs, own)
+    rows += [f"| {name} | failed: {why} |  |  |  |  |  |" for name, why in part["failed"].items()]
+    default = costs.get("HTA 0.5.0, default")
+    best = _best(costs, "HTA 0.5.0, ijson")
+    successor = _best(costs, "traceinsight")
+    targets = [
+        _target("wall ≤ 0.6 s", own["wall_s"] <= 0.6),
+        _target("peak ≤ 160 MiB", own["peak_mib"] <= 160),
+    ]
+    for says, times, other in (
+        ("HTA's default", 8, default and default["wall_s"]),
+        ("HTA's best backend", 5, best),
+        ("traceinsight's best", 5, successor),
+    ):
+        if other:
+            ratio = other / own["wall_s"]
+            targets.append(_target(f"≥ {times} × faster than {says} ({ratio:.1f})", ratio >= times))
+    return [*rows, "", *targets, _about(part), ""]
+
+
+def _best(costs: dict[str, Any], start: str) -> float | None:
+    return min((c["wall_s"] for name, c in costs.items() if name.startswith(start)), default=None)
+
+
+def _million(part: dict[str, Any]) -> list[str]:
+    lines = []
+    for size, measured in part["sizes"].items():
+        own = measured["costs"][OURS]
+        lines += [f"{int(size):,} + {int(size):,} events:", "", *_table(measured["costs"], own), ""]
+    costs = part["sizes"]["1000000"]["costs"]
+    ratio = costs[OURS]["wall_s"] / costs[BARE]["wall_s"]
+    lines += [
+        _target(f"1M + 1M ≤ 2.5 × the bound ({ratio:.2f})", ratio <= 2.5),
+        _target("1M + 1M peak ≤ 1.2 GiB", costs[OURS]["peak_mib"] <= 1.2 * 1024),
+        _target(f"linear: CPU time ~ events^{part['slope']:.2f}", part["slope"] <= 1.1),
+    ]
+    return [*lines, _about(part), ""]
+
+
+def _nsys(part: dict[str, Any]) -> list[str]:
+    own = part["costs"][OURS]
+    target = _target("wall ≤ 3 s", own["wall_s"] <= 3)
+    return [*_table(part["costs"], own), "", target, _about(part)]
+
+
+def _table(costs: dict[str, Any], own: dict[str, float]) -> list[str]:
+    lines = [
+        "| | wall s | CPU s | wall × ours | CPU × ours | peak MiB | runs |",
+        "|---|--:|--:|--:|--:|--:|--:|",
+    ]
+    for name, c in costs.items():
+        wall, cpu = c["wall_s"] / own["wall_s"], c["cpu_s"] / own["cpu_s"]
+        lines.append(
+            f"| {name} | {c['wall_s']:.2f} | {c['cpu_s']:.2f} | {wall:.2f} | {cpu:.2f} | "
+            f"{c['peak_mib']:,} | {c['runs']} |"
+        )
+    return lines
+
+
+def _target(says: str, met: bool) -> str:
+    return f"- {'met' if met else '**missed**'}: {says}"
+
+
+def _about(part: dict[str, Any]) -> str:
+    about = part["about"]
+    return (
+        f"- measured {about['date']} with {about['cores']} cores ({about['cpu']}), Python "
+        f"{about['python']}; ours is `{about['command']}`"
+    )
