@@ -7,9 +7,10 @@ Two exact algorithms, each where it is fast. Sequences that are nearly equal: My
 all diagonals at once, and how far a diagonal runs is found by bisection on a rolling hash (every
 pair is checked at the end: a collision can cost a pair and never make a wrong one). Sequences that
 differ much: the bit-parallel one (Hyyro 2004), n * m / 64 word operations, up to `MOST_CELLS`.
-Beyond that the path that came furthest after `EDITS_AT_ONCE` rounds is kept and the search begins
-anew from its end, and after `MOST_ROUNDS` rounds it stops: the time stays bounded and the result in
-order and correct, but it may not be the longest, and two ends with little in common stay unpaired.
+Beyond that stretches of `WINDOW` elements are taken one after the other; where they have little in
+common, the path that came furthest after `EDITS_AT_ONCE` rounds of the first algorithm is kept, and
+after `MOST_ROUNDS` rounds in all it stops: the time stays bounded and the result in order and
+correct, but it may not be the longest, and two ends with little in common stay unpaired.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ EDITS_AT_FIRST = 64
 EDITS_AT_ONCE = 400  # a round costs as many diagonals as there were rounds before it
 MOST_ROUNDS = 10_000
 MOST_CELLS = 250_000_000  # bits of the table that is kept for walking back: 31 MB
+WINDOW = 2048  # elements of each side that are taken at once from sequences longer than that
 FEW = 24  # diagonals that are extended one by one rather than all at once
 _ODD = np.uint64(0x9E3779B97F4A7C15)
 
@@ -71,6 +73,11 @@ def _myers(a: Int64, b: Int64) -> tuple[Int64, Int64]:
         if rounds and (len(a) - x) * (len(b) - y) <= MOST_CELLS:
             left, right = _bit_parallel(a[x:], b[y:])
             left, right, x, y = left + x, right + y, len(a), len(b)
+        elif (run := runs.length(x, y)) > WINDOW:
+            left, right = np.arange(x, x + run), np.arange(y, y + run)
+            x, y = x + run, y + run
+        elif rounds and (found := _window(a, b, x, y)) is not None:
+            left, right, x, y = found
         else:
             most = EDITS_AT_ONCE if rounds else EDITS_AT_FIRST
             left, right, x, y = _search(runs, x, y, most)
@@ -80,6 +87,23 @@ def _myers(a: Int64, b: Int64) -> tuple[Int64, Int64]:
     left, right = _joined(lefts), _joined(rights)
     same = a[left] == b[right]
     return left[same], right[same]
+
+
+def _window(a: Int64, b: Int64, x: int, y: int) -> tuple[Int64, Int64, int, int] | None:
+    """As `_search`, for the next stretch of two long sequences; None where it has little in common.
+
+    What is found in its first half is kept, and of the second what lies before the middle of the
+    longest run of neighbours: there, what comes after the stretch can change nothing.
+    """
+    left, right = _bit_parallel(a[x : x + WINDOW], b[y : y + WINDOW])
+    if 2 * len(left) < WINDOW:
+        return None
+    half = len(left) // 2
+    breaks = np.flatnonzero((np.diff(left[half:]) > 1) | (np.diff(right[half:]) > 1)) + 1
+    edges = np.concatenate(([0], breaks, [len(left) - half]))
+    longest = int(np.diff(edges).argmax())
+    cut = half + int(edges[longest] + edges[longest + 1]) // 2
+    return left[:cut] + x, right[:cut] + y, x + int(left[cut]), y + int(right[cut])
 
 
 def _joined(parts: list[Int64]) -> Int64:
@@ -115,12 +139,15 @@ class _Runs:
         inside = inside[self.a[x[inside]] == self.b[y[inside]]]
         if len(inside) <= FEW:  # most rounds: elements are compared as they stand
             for at in inside.tolist():
-                found[at] = self._length(int(x[at]), int(y[at]))
+                found[at] = self.length(int(x[at]), int(y[at]))
         else:
             found[inside] = self._bisected(x[inside], y[inside])
         return found
 
-    def _length(self, x: int, y: int) -> int:
+    def length(self, x: int, y: int) -> int:
+        """How long a[x:] and b[y:] agree, by comparing them."""
+        if self.a[x] != self.b[y]:
+            return 0
         found, step = 1, 32
         while True:
             a = self.a[x + found : x + found + step]
