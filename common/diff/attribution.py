@@ -88,8 +88,8 @@ def _owners(trace: Trace, range_name: str) -> _Owners:
     wrapper = [is_wrapper(name) for name in trace.names]
     wanted = {number for number, name in enumerate(trace.names) if name == range_name}
     for index in range(size):
-        if kinds[index] in (HostKind.FRAME, HostKind.RANGE):
-            continue  # a frame does no work of its own; a start/end range nests in nothing
+        if kinds[index] in (HostKind.FRAME, HostKind.MODULE, HostKind.RANGE):
+            continue  # frames and modules do no work; a start/end range nests in nothing
         if threads[index] != on_thread:
             on_thread, stack = threads[index], []
         while stack and ends[stack[-1]] <= starts[index] and ends[stack[-1]] < ends[index]:

@@ -35,6 +35,7 @@ class HostKind(IntEnum):
     ANNOTATION = 2  # record_function, NVTX push/pop: nests within its thread
     RANGE = 3  # NVTX start/end: may overlap anything
     FRAME = 4  # a Python frame: counted, and only kept when asked for
+    MODULE = 5  # the call of a torch.nn.Module, recorded among the Python frames and always kept
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,8 @@ _OTHER, _ARROW, _MEMORY = 0, 64, 65
 _HOST, _GPU = 1, 16  # codes of categories: HOST + HostKind, GPU + GpuKind
 _FRAME = _HOST + HostKind.FRAME
 _RUNTIME = _HOST + HostKind.RUNTIME
+_MODULE = _HOST + HostKind.MODULE
+MODULE_PREFIX = "nn.Module: "
 
 CATEGORIES = {
     "cpu_op": _HOST + HostKind.OPERATOR,
@@ -70,6 +72,15 @@ class Interned(dict[Any, int]):
         return np.fromiter(map(self.__getitem__, values), np.int64, len(values))
 
 
+def _with_modules(events: Sequence[Event], codes: bytes) -> bytes:
+    """The codes with those frames told apart that are calls of a torch.nn.Module."""
+    told = np.frombuffer(codes, dtype=np.uint8).copy()
+    frames = np.flatnonzero(told == _FRAME)
+    is_module = [events[at].name.startswith(MODULE_PREFIX) for at in frames.tolist()]
+    told[frames[np.array(is_module, dtype=np.bool_)]] = _MODULE
+    return told.tobytes()
+
+
 class Gathered:
     """Columns under construction: one entry of each list per batch of events."""
 
@@ -94,7 +105,10 @@ class Gathered:
         self.events += len(events)
         self.has_phase = self.has_phase or any(event.ph for event in events)
         codes = bytes(map(self._codes.__getitem__, [event.cat for event in events]))
-        self.frames += codes.count(_FRAME)
+        frames = codes.count(_FRAME)
+        if frames:
+            self.frames += frames
+            codes = _with_modules(events, codes)
         self.arrows += codes.count(_ARROW)
         chosen = codes.translate(self._kept)
         spans = list(compress(events, chosen))
@@ -108,8 +122,9 @@ class Gathered:
                 kept_codes = bytes(compress(kept_codes, complete))
             if spans:
                 self._add_spans(spans, np.frombuffer(kept_codes, dtype=np.uint8))
-        if self.frames + self.arrows + len(spans) < self.events:
-            rest = list(compress(events, codes.translate(self._rest)))
+        others = codes.translate(self._rest)
+        if 1 in others:
+            rest = list(compress(events, others))
             phases = [event.ph for event in rest]
             self.odd["begin and end"] += phases.count("B") + phases.count("E")
             memory = [e for e in rest if e.name == MEMORY_EVENT and e.ph in ("i", "I")]
