@@ -26,11 +26,11 @@ def _largest(difference: Difference) -> str | None:
     first = rows[0]
     says = f"largest row: {_names(first)}, {_ms(first.delta)} of {_ms(difference.delta)} in all"
     if first.status is not Status.BOTH:
-        return f"{says}; only in {'A' if first.count_a else 'B'} ({_count(first)} times)"
+        return f"{says}; only in {'A' if first.count_a else 'B'} ({_count(first):,} times)"
     if first.count_a == first.count_b:
-        return f"{says}; as often on both sides ({first.count_a}), so longer or shorter each time"
+        return f"{says}; as often on both sides ({first.count_a:,}), so longer or shorter each time"
     return (
-        f"{says}; {first.count_a} -> {first.count_b} times makes {_ms(first.count_effect)}, "
+        f"{says}; {first.count_a:,} -> {first.count_b:,} times makes {_ms(first.count_effect)}, "
         f"their length {_ms(first.duration_effect)}"
     )
 

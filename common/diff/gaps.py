@@ -16,6 +16,7 @@ import numpy as np
 from common.diff.difference import GapCause, Gaps
 from common.diff.host_lookup import levels, named, outermost, wrappers
 from common.diff.idle import Cause, IdleGaps, idle_gaps
+from common.diff.sequence import device_pairs
 from common.traces.intervals import total_ns, union_ns
 from common.traces.model import GRAPH_LAUNCH, UNKNOWN, Bool, HostKind, Int64, Trace
 
@@ -194,19 +195,11 @@ def _place_of(trace: Trace, rows: Int64) -> Int64:
 def wall_clock(a: Trace, b: Trace) -> list[dict[str, Any]]:
     """Span, busy and idle ns per pair of devices; delta_span == delta_busy + delta_idle.
 
-    Devices with the same id are a pair, the others are paired in order (vendors number GPUs
-    differently). One without a partner stands alone: its partner is None and did nothing, 0 ns.
+    Devices are paired as kernels are matched. One without a partner stands alone: its partner is
+    None and did nothing, 0 ns.
     """
     times_a, times_b = _device_times(a), _device_times(b)
-    both = sorted(times_a.keys() & times_b.keys() - {UNKNOWN})
-    only_a = [device for device in sorted(times_a) if device not in both]
-    only_b = [device for device in sorted(times_b) if device not in both]
-    pairs: list[tuple[int | None, int | None]] = [(device, device) for device in both]
-    for place in range(max(len(only_a), len(only_b))):
-        pairs.append((
-            only_a[place] if place < len(only_a) else None,
-            only_b[place] if place < len(only_b) else None,
-        ))  # fmt: skip
+    pairs = device_pairs(a.gpu.device, b.gpu.device)
     return [_clock(one, two, times_a, times_b) for one, two in pairs]
 
 

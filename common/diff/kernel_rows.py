@@ -14,7 +14,7 @@ import numpy as np
 from common.diff.difference import Row, Tier
 from common.diff.nesting import SEPARATOR, UInt64, mixed
 from common.diff.pairing import Pairs, numbered, pair
-from common.diff.sequence import Launched, launched
+from common.diff.sequence import Launched, alike_threads, device_pairs, launched
 from common.timing.statistics import summarise
 from common.traces.model import UNKNOWN, Bool, GpuKind, Int64, Trace
 
@@ -38,23 +38,36 @@ class Matched:
 
 
 def match(a: Trace, b: Trace) -> Matched:
-    """Pairs the GPU work of two traces; devices meet by id, or by order where ids differ."""
-    ids_a, ids_b = np.unique(a.gpu.device).tolist(), np.unique(b.gpu.device).tolist()
-    shared = [number for number in ids_a if number in ids_b]
-    rest_a = [number for number in ids_a if number not in shared]
-    rest_b = [number for number in ids_b if number not in shared]
-    lanes_a = {number: rank for rank, number in enumerate([*shared, *rest_a])}
-    lanes_b = {number: rank for rank, number in enumerate([*shared, *rest_b])}
-    side_a, side_b = launched(a, lanes_a), launched(b, lanes_b)
+    """Pairs the GPU work of two traces: device with device, step with step, thread with thread."""
+    lanes_a: dict[int, int] = {}
+    lanes_b: dict[int, int] = {}
+    for rank, (one, other) in enumerate(device_pairs(a.gpu.device, b.gpu.device)):
+        if one is not None:
+            lanes_a[one] = rank
+        if other is not None:
+            lanes_b[other] = rank
+    stepped = _stepped(a, b)
+    side_a, side_b = launched(a, lanes_a, stepped), launched(b, lanes_b, stepped)
+    threads = alike_threads(side_a, side_b)
+    if threads:
+        side_a = launched(a, lanes_a, stepped, threads[0], side_a.tree)
+        side_b = launched(b, lanes_b, stepped, threads[1], side_b.tree)
     return Matched(side_a, side_b, pair(side_a, side_b))
 
 
+def _stepped(a: Trace, b: Trace) -> bool:
+    return len(a.steps) > 1 and len(b.steps) > 1
+
+
 def kernel_rows(matched: Matched) -> tuple[Row, ...]:
-    """One row per group, largest |delta| first; their a and b sum to the traces' GPU time."""
+    """One row per group, largest |delta| first, then in launch order.
+
+    Their a and b sum to the traces' GPU time.
+    """
     a, b = matched.a, matched.b
     if not len(a) and not len(b):
         return ()
-    stepped = len(a.trace.steps) > 1 and len(b.trace.steps) > 1
+    stepped = _stepped(a.trace, b.trace)
     group_a, group_b = _groups(matched, _places(a, stepped), _places(b, stepped))
     count = int(max(group_a.max(initial=-1), group_b.max(initial=-1))) + 1
     if count > MOST_ROWS:
@@ -66,14 +79,15 @@ def kernel_rows(matched: Matched) -> tuple[Row, ...]:
 def _places(side: Launched, stepped: bool) -> UInt64:
     """A number for the place of each piece of work in the program, equal in all repetitions."""
     inside = np.arange(len(side)) - side.unit_first[side.unit] if len(side) else side.event
-    graph = mixed(
-        mixed(side.unit_path[side.unit], side.unit_content[side.unit]), inside.astype(np.uint64)
-    )
-    key = mixed(mixed(side.path, side.name), side.lane.astype(np.uint64))
+    where = mixed(side.path, side.lane.astype(np.uint64))
+    content = side.unit_content[side.unit] if len(side) else side.name
+    node = side.trace.gpu.graph_node[side.event].view(np.uint64)  # two graphs may look the same
+    graph = mixed(mixed(mixed(where, content), inside.astype(np.uint64)), node)
+    key = mixed(where, side.name)
     if stepped:
         key = mixed(key, side.step.view(np.uint64))
     number = numbered(key.view(np.int64)).view(np.uint64) if not stepped else _within(key)
-    single = mixed(mixed(side.path, side.name), number)
+    single = mixed(mixed(where, side.name), number)
     return np.where(side.by_graph, graph, single)
 
 
@@ -104,12 +118,14 @@ def _groups(matched: Matched, place_a: UInt64, place_b: UInt64) -> tuple[Int64, 
         joined = np.flatnonzero(joins != UNKNOWN)
         groups[joined] = groups[joins[joined]]
     following = len(first)
+    one, other = place_a[paired][first], place_b[partner][first]
+    tie = mixed(one, other) ^ mixed(other, one)  # the same with the sides swapped
     for groups, places, own in (
-        (group_a, place_a, place_a[paired][first]),
-        (group_b, place_b, place_b[partner][first]),
+        (group_a, place_a, one),
+        (group_b, place_b, other),
     ):
         free = np.flatnonzero(groups == UNKNOWN)
-        order = np.lexsort((-sizes, own))  # of several groups of one place the largest
+        order = np.lexsort((tie, -sizes, own))  # of several groups of one place the largest
         sorted_places = own[order]
         at = np.searchsorted(sorted_places, places[free])
         known = at < len(order)
@@ -127,7 +143,8 @@ def _rows(matched: Matched, group_a: Int64, group_b: Int64, count: int) -> tuple
     time_a, counts_a, first_a = _totals(a, group_a, count)
     time_b, counts_b, first_b = _totals(b, group_b, count)
     path_a, path_b = _Paths(a), _Paths(b)
-    order = np.lexsort((-(time_a + time_b), -np.abs(time_b - time_a)))
+    place = (first_b, np.where(first_a < 0, len(a), first_a))  # equal ones in order of launch
+    order = np.lexsort((*place, -(time_a + time_b), -np.abs(time_b - time_a)))
     rows: list[Row] = []
     for group in order.tolist():
         at_a, at_b = int(first_a[group]), int(first_b[group])

@@ -99,14 +99,15 @@ def mixed(upper: UInt64, lower: UInt64) -> UInt64:
 
 
 def text_tokens(texts: list[str] | tuple[str, ...]) -> UInt64:
-    """A number for each text, equal for equal texts in every process.
+    """A number for each text, equal for equal texts, whatever the trace and the process.
 
-    Python's own hash differs from run to run, and with it the order among equals, and the result.
+    Not `hash`: Python salts that anew in every process, and ties are broken by these numbers.
     """
-    digests = (
-        blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest() for text in texts
-    )
-    return np.frombuffer(b"".join(digests), dtype="<u8").astype(np.uint64)
+    return np.frombuffer(b"".join(map(_digest, texts)), dtype="<u8").astype(np.uint64)
+
+
+def _digest(text: str) -> bytes:
+    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
 
 
 def name_tokens(trace: Trace) -> UInt64:

@@ -44,7 +44,24 @@ class Pairs:
 
 
 def pair(a: Launched, b: Launched) -> Pairs:
-    """Who is whose partner among the work of `a` and `b`, both in launch order."""
+    """Who is whose partner among the work of `a` and `b`, both in launch order.
+
+    Swapping the sides gives the same pairs: ties are always broken from the same side.
+    """
+    if _side_key(a) <= _side_key(b):
+        return _paired(a, b)
+    found = _paired(b, a)
+    partner = np.full(len(a), UNKNOWN, dtype=np.int64)
+    paired = np.flatnonzero(found.partner != UNKNOWN)
+    partner[found.partner[paired]] = paired
+    return Pairs(partner, found.joins_b, found.joins_a)
+
+
+def _side_key(side: Launched) -> tuple[int, bytes, bytes]:
+    return len(side), side.name.tobytes(), side.path.tobytes()
+
+
+def _paired(a: Launched, b: Launched) -> Pairs:
     found = Pairs(*(np.full(len(side), UNKNOWN, dtype=np.int64) for side in (a, a, b)))
     left, right = _units(a, b)
     _contents(a, b, left, right, found.partner)

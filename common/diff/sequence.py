@@ -7,6 +7,7 @@ without any of these is a unit of its own. Units are what a comparison aligns fi
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import zip_longest
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,8 @@ from numpy.typing import NDArray
 from common.diff.names import family, normalised
 from common.diff.nesting import HostTree, UInt64, host_tree, mixed, text_tokens
 from common.traces.model import UNKNOWN, Bool, GpuKind, Int64, Trace
+
+LEAST_ALIKE = 0.8  # of what two threads launched, for one to be taken for the other
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,7 @@ class Launched:
     trace: Trace
     tree: HostTree
     event: Int64  # row of Trace.gpu
-    lane: Int64  # rank of the device: each device is a sequence of its own
+    lane: Int64  # by device, and by in or before steps: what has another lane is never a partner
     leaf: Int64  # row of Trace.host that owns it; UNKNOWN
     by_graph: Bool
     in_operator: Bool
@@ -44,12 +47,32 @@ class Launched:
         return len(self.event)
 
 
-def launched(trace: Trace, lanes: dict[int, int]) -> Launched:
-    """All GPU work of `trace` in launch order; `lanes` gives each device id its rank."""
-    gpu, tree = trace.gpu, host_tree(trace)
+def launched(
+    trace: Trace,
+    lanes: dict[int, int],
+    by_step: bool = False,
+    threads: dict[int, int] | None = None,
+    tree: HostTree | None = None,
+) -> Launched:
+    """All GPU work of `trace` in launch order; `lanes` gives each device id its rank.
+
+    With `by_step` what one step launched is only like what the other side's same step did. With
+    `threads` (their ranks) what one thread launched stands before what the next one did.
+    """
+    gpu, tree = trace.gpu, tree or host_tree(trace)
     rank = np.array([lanes[device] for device in gpu.device.tolist()], dtype=np.int64)
-    began = _launch_times(trace)
-    event = np.lexsort((np.arange(len(gpu)), began, rank))
+    source = _launch_sources(trace)
+    began = _launch_times(trace, source)
+    order: tuple[Int64, ...] = (np.arange(len(gpu)), began)
+    if threads:
+        table = np.zeros(len(trace.threads), dtype=np.int64)
+        table[list(threads)] = list(threads.values())
+        known = source != UNKNOWN
+        thread = trace.host.thread[gpu.launch[source[known]]]
+        of_thread = np.zeros(len(gpu), dtype=np.int64)
+        of_thread[known] = table[thread]
+        order = (*order, of_thread)
+    event = np.lexsort((*order, rank))
     launch = gpu.launch[event]
     linked = launch != UNKNOWN
     safe = np.where(linked, launch, 0)
@@ -73,13 +96,18 @@ def launched(trace: Trace, lanes: dict[int, int]) -> Launched:
     graph_key = np.where(by_graph, launch + len(trace.host), UNKNOWN)
     owner = np.where(by_graph, graph_key, leaf)
     alone = owner == UNKNOWN
-    lane = rank[event]
+    step = _steps(trace, began[event])
+    lane = rank[event] * 2
+    if by_step:  # what came before the first step is no part of one
+        lane += step == UNKNOWN
     change = np.ones(len(event), dtype=np.bool_)
     change[1:] = (owner[1:] != owner[:-1]) | alone[1:] | (lane[1:] != lane[:-1])
     unit = np.cumsum(change) - 1
     first = np.flatnonzero(change)
     size = np.diff(np.append(first, len(event)))
     lane_token = lane[first].astype(np.uint64)
+    if by_step:
+        lane_token = mixed(lane_token, step[first].view(np.uint64))
     what = np.where(alone[first], families[first], mixed(path[first], by_graph[first].astype("u8")))
     return Launched(
         trace=trace,
@@ -89,7 +117,7 @@ def launched(trace: Trace, lanes: dict[int, int]) -> Launched:
         leaf=leaf,
         by_graph=by_graph,
         in_operator=operator != UNKNOWN,
-        step=_steps(trace, began[event]),
+        step=step,
         name=tokens,
         normalised=normal,
         family=families,
@@ -104,25 +132,88 @@ def launched(trace: Trace, lanes: dict[int, int]) -> Launched:
     )
 
 
-def _launch_times(trace: Trace) -> Int64:
-    """When each piece of work was launched; what has no launch follows its predecessor's."""
+def device_pairs(a: Int64, b: Int64) -> list[tuple[int | None, int | None]]:
+    """(device of A, device of B), of the columns of both; None for a side without a partner.
+
+    Equal ids meet where one side's devices are among the other's; else all of them in order of
+    their ids, since a job that moved from GPUs 0 and 1 to 1 and 2 did not swap its work.
+    """
+    of_a, of_b = np.unique(a).tolist(), np.unique(b).tolist()
+    both = [device for device in of_a if device in of_b]
+    if len(both) < min(len(of_a), len(of_b)):
+        both = []
+    rest_a = [device for device in of_a if device not in both]
+    rest_b = [device for device in of_b if device not in both]
+    return [*((device, device) for device in both), *zip_longest(rest_a, rest_b)]
+
+
+def _launch_sources(trace: Trace) -> Int64:
+    """Row of Trace.gpu whose launch says when each piece of work was launched: itself, or what came
+    before it in its stream; UNKNOWN without any."""
     gpu = trace.gpu
-    began = np.where(
-        gpu.launch != UNKNOWN,
-        trace.host.start_ns[np.maximum(gpu.launch, 0)] if len(trace.host) else 0,
-        np.iinfo(np.int64).min,
-    )
-    if not (gpu.launch == UNKNOWN).any():
-        return began
+    linked = gpu.launch != UNKNOWN
+    if linked.all():
+        return np.arange(len(gpu))
     order = np.lexsort((np.arange(len(gpu)), gpu.stream, gpu.device))
     device, stream = gpu.device[order], gpu.stream[order]
     new = np.ones(len(order), dtype=np.bool_)
     new[1:] = (device[1:] != device[:-1]) | (stream[1:] != stream[:-1])
-    known = gpu.launch[order] != UNKNOWN
-    last = np.maximum.accumulate(np.where(known | new, np.arange(len(order)), 0))
-    filled = began.copy()
-    filled[order] = began[order[last]]
-    return filled
+    last = order[np.maximum.accumulate(np.where(linked[order] | new, np.arange(len(order)), 0))]
+    source = np.empty(len(gpu), dtype=np.int64)
+    source[order] = np.where(linked[last], last, UNKNOWN)
+    return source
+
+
+def _launch_times(trace: Trace, source: Int64) -> Int64:
+    """When each piece of work was launched; what has no launch follows its predecessor's."""
+    began = np.full(len(source), np.iinfo(np.int64).min, dtype=np.int64)
+    known = source != UNKNOWN
+    began[known] = trace.host.start_ns[trace.gpu.launch[source[known]]]
+    return began
+
+
+def alike_threads(a: Launched, b: Launched) -> tuple[dict[int, int], dict[int, int]] | None:
+    """{thread: rank} of both sides where several threads launch, and each does on both sides for
+    the most part the same; None where order in time is all there is.
+
+    Threads that launch at once are interleaved by chance: no order in time is theirs.
+    """
+    of_a, of_b = _threads(a), _threads(b)
+    used = [_by_first_use(threads) for threads in (of_a, of_b)]
+    if len(used[0]) != len(used[1]) or len(used[0]) < 2:
+        return None
+    what_a, what_b = mixed(a.path, a.name), mixed(b.path, b.name)
+    for one, other in zip(*used, strict=True):
+        work, others = what_a[of_a == one], what_b[of_b == other]
+        if 2 * _in_common(work, others) < LEAST_ALIKE * (len(work) + len(others)):
+            return None
+    return _ranked(used[0]), _ranked(used[1])
+
+
+def _ranked(threads: list[int]) -> dict[int, int]:
+    return {thread: rank for rank, thread in enumerate(threads)}
+
+
+def _threads(side: Launched) -> Int64:
+    """The thread that launched each piece of work, UNKNOWN where that was not recorded."""
+    launch = side.trace.gpu.launch[side.event]
+    threads: Int64 = launch.copy()
+    linked = launch != UNKNOWN
+    threads[linked] = side.trace.host.thread[launch[linked]]
+    return threads
+
+
+def _by_first_use(threads: Int64) -> list[int]:
+    used, first = np.unique(threads, return_index=True)
+    return [thread for thread in used[np.argsort(first)].tolist() if thread != UNKNOWN]
+
+
+def _in_common(one: UInt64, other: UInt64) -> int:
+    """How many elements of two lists are equal, each counted as often as both have it."""
+    kinds, counts = np.unique(one, return_counts=True)
+    others, more = np.unique(other, return_counts=True)
+    _, left, right = np.intersect1d(kinds, others, assume_unique=True, return_indices=True)
+    return int(np.minimum(counts[left], more[right]).sum())
 
 
 def _steps(trace: Trace, began: Int64) -> Int64:

@@ -83,7 +83,7 @@ def diff_traces(
 
 
 def _gap_rows(gaps: Gaps) -> tuple[Row, ...]:
-    rows = [_gap_row(cause) for cause in gaps.causes]
+    rows = [_gap_row(cause) for cause in gaps.causes if cause.count_a or cause.count_b]
     return tuple(sorted(rows, key=lambda row: -abs(row.delta)))
 
 

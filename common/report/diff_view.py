@@ -98,8 +98,11 @@ def totals(difference: Difference) -> tuple[Total, ...]:
     """The compared quantity first, then the other totals that at least one side knows."""
     quantity = difference.quantity
     found = [Total(words_of(quantity), difference.total_a, difference.total_b, unit_of(quantity))]
+    gpus = max(len(side.get("devices") or ()) for side in (difference.a, difference.b))
     for label, key in (*TIME_TOTALS, *MEMORY_TOTALS):
         a, b = side_total(difference.a, key), side_total(difference.b, key)
+        if gpus > 1 and key in ("busy_ns", "idle_ns"):
+            label += f" of {gpus} GPUs"  # the span is that of all at once: these do not add to it
         idle_gpu = quantity == "cpu_time_ns" and not a and not b  # no GPU was there to be idle
         if key != quantity and (a, b) != (None, None) and not idle_gpu:
             found.append(Total(label, a, b, unit_of(key)))
@@ -129,7 +132,8 @@ def direction(difference: Difference) -> str:
     said = ", ".join(f"{total.label} {_moved(total.change)}" for total in moved)
     if len(moved) == 2 and moved[0] is not moved[1]:
         one, two = (total.change or 0.0 for total in moved)
-        if one * two < 0 and min(abs(one), abs(two)) >= NOTICEABLE:
+        told = any("opposite ways" in reason for reason in difference.judgement.reasons)
+        if one * two < 0 and min(abs(one), abs(two)) >= NOTICEABLE and not told:
             return f"{said}: they point in opposite directions."
     return f"{said}." if said else ""
 

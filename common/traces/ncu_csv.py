@@ -75,6 +75,8 @@ def read_csv(text: str) -> NcuReport:
         if "Metric Name" in header:
             if "Metric Value" not in header:
                 raise UsageError(f"it is a summary over launches, without their values; {_NEXT}")
+            if "Metric Unit" not in header:
+                raise UsageError(f"its table has no column ['Metric Unit']; {_NEXT}")
             kinds.add("details")
             launches += _details(header, body, counts)
             rows += len(body)

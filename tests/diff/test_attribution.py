@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.diff.attribution import (
@@ -183,6 +183,7 @@ def trees(draw: st.DrawFn, low: int = 0, high: int = 1000, depth: int = 4) -> li
     return events
 
 
+@settings(deadline=None)  # a busy machine is no fault
 @given(st.lists(trees(), min_size=1, max_size=3))
 def test_any_nested_tree_conserves_time_and_charges_no_wrapper(threads: list[list[Event]]) -> None:
     events = [e for i, tree in enumerate(threads) for e in cpu(*tree, thread=f"t{i}")]
