@@ -27,7 +27,9 @@ def add_diff(commands: Any) -> None:
     diff = commands.add_parser("diff", help=says, description=says)
     diff.add_argument("a", metavar="A", help="before: a file, also gzipped, or RUN#VARIANT")
     diff.add_argument("b", metavar="B", help="after: the same")
-    diff.add_argument("--by", metavar="WHAT", help="kernel, operator, range, gap, ...: the rows")
+    diff.add_argument(
+        "--by", metavar="WHAT", help="kernel, operator, module, range, gap, ...: the rows"
+    )
     diff.add_argument("--json", action="store_true", help="print one JSON document")
     diff.add_argument("--markdown", type=Path, metavar="FILE", help="write it for a pull request")
     diff.add_argument(

@@ -17,7 +17,7 @@ def findings(difference: Difference) -> tuple[str, ...]:
 
 
 def _largest(difference: Difference) -> str | None:
-    if difference.by in ("gap", "range"):
+    if difference.by in ("gap", "module", "range"):
         rows = tuple(sorted(difference.rows, key=lambda row: -abs(row.delta)))
     else:
         rows = aggregate(difference.rows, groups_kept=0)

@@ -213,7 +213,7 @@ class _Paths:
 
     def __init__(self, side: Launched) -> None:
         self.side = side
-        self.known: dict[int, str] = {}
+        self.known: dict[tuple[int, int], str] = {}
 
     def name(self, at: int) -> str:
         trace = self.side.trace
@@ -221,10 +221,10 @@ class _Paths:
 
     def path(self, at: int) -> str | None:
         side = self.side
-        token = int(side.path[at])
         launch = int(side.trace.gpu.launch[side.event[at]])
         if launch == UNKNOWN:
             return None
+        token = int(side.path[at]), int(side.tree.module_path[launch])
         if token not in self.known:
             self.known[token] = side.tree.path_of(side.trace, launch)
         if not side.by_graph[at]:

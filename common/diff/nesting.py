@@ -17,6 +17,7 @@ from common.traces.wrappers import is_wrapper
 
 UInt64 = NDArray[np.uint64]
 SEPARATOR = " / "
+MODULE_PREFIX = "nn.Module: "
 
 
 @dataclass(frozen=True)
@@ -27,30 +28,33 @@ class HostTree:
     leaf: Int64  # the innermost operator or annotation that is no wrapper, itself included
     operator: Int64  # the outermost operator that is no wrapper, itself included
     range: Int64  # the innermost annotation that is no wrapper, itself included
+    module: Int64  # the innermost call of a torch.nn.Module, itself included
     path: UInt64  # one number for the names of all operators and annotations down to it
     outer_path: UInt64  # the same for annotations and the outermost operator alone
     range_path: UInt64  # the same for annotations alone
+    module_path: UInt64  # the same for modules alone, which are in no other path
 
     def path_of(self, trace: Trace, row: int, kinds: tuple[int, ...] | None = None) -> str:
         """Names of what encloses `row`, outermost first, without wrappers and the call itself."""
-        wanted = kinds or (HostKind.OPERATOR, HostKind.ANNOTATION)
+        wanted = kinds or (HostKind.OPERATOR, HostKind.ANNOTATION, HostKind.MODULE)
         names: list[str] = []
         while row >= 0:
             name = trace.names[int(trace.host.name[row])]
             if int(trace.host.kind[row]) in wanted and not is_wrapper(name):
-                names.append(name)
+                names.append(name.removeprefix(MODULE_PREFIX))
             row = int(self.parent[row])
         return SEPARATOR.join(reversed(names))
 
 
 def host_tree(trace: Trace) -> HostTree:
-    """The tree of all operators, annotations and runtime calls of a trace, thread by thread."""
+    """The tree of a trace's operators, annotations, modules and runtime calls, by thread."""
     host = trace.host
     size = len(host)
     nests = (
         (host.kind == HostKind.OPERATOR)
         | (host.kind == HostKind.ANNOTATION)
         | (host.kind == HostKind.RUNTIME)
+        | (host.kind == HostKind.MODULE)
     )
     rows = np.flatnonzero(nests)
     parent_, depth = _parents(host.thread[rows], host.start_ns[rows], host.end_ns[rows])
@@ -61,18 +65,20 @@ def host_tree(trace: Trace) -> HostTree:
     real = ~wrapper[host.name] if size else np.empty(0, dtype=np.bool_)
     operator = real & (host.kind == HostKind.OPERATOR)
     annotation = real & (host.kind == HostKind.ANNOTATION)
+    module = host.kind == HostKind.MODULE
     tokens = name_tokens(trace)[host.name] if size else np.empty(0, dtype=np.uint64)
     leaf = np.full(size, UNKNOWN, dtype=np.int64)
-    outer, range_ = leaf.copy(), leaf.copy()
+    outer, range_, module_ = leaf.copy(), leaf.copy(), leaf.copy()
     path = np.zeros(size, dtype=np.uint64)
-    outer_path, range_path = path.copy(), path.copy()
+    outer_path, range_path, module_path = path.copy(), path.copy(), path.copy()
+    columns = (leaf, outer, range_, module_, path, outer_path, range_path, module_path)
     order = np.argsort(depth, kind="stable")
     bounds = np.searchsorted(depth[order], np.arange(int(depth.max()) + 2 if len(depth) else 0))
     for low, high in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
         level = rows[order[low:high]]
         above = parent[level]
         has = above >= 0
-        for column in (leaf, outer, range_, path, outer_path, range_path):
+        for column in columns:
             column[level[has]] = column[above[has]]
         own = level[operator[level]]
         first = own[outer[own] < 0]
@@ -82,10 +88,13 @@ def host_tree(trace: Trace) -> HostTree:
         range_[noted] = noted
         range_path[noted] = mixed(range_path[noted], tokens[noted])
         outer_path[noted] = mixed(outer_path[noted], tokens[noted])
+        called = level[module[level]]
+        module_[called] = called
+        module_path[called] = mixed(module_path[called], tokens[called])
         named = level[operator[level] | annotation[level]]
         leaf[named] = named
         path[named] = mixed(path[named], tokens[named])
-    return HostTree(parent, leaf, outer, range_, path, outer_path, range_path)
+    return HostTree(parent, leaf, outer, range_, module_, path, outer_path, range_path, module_path)
 
 
 def mixed(upper: UInt64, lower: UInt64) -> UInt64:

@@ -1,8 +1,9 @@
 """Rows by range: what each NVTX range or annotation launched (GPU) or spent (CPU) itself.
 
-One row per path of ranges; its a and b are exclusive (what ranges inside it did is in their rows),
-so that rows are disjoint and sum to the total. Inclusive times stand in the row's metrics. GPU time
-is projected: a kernel belongs to the range in which it was launched.
+By module the same for calls of torch.nn.Module, where the trace was recorded with them. One row per
+path of ranges; its a and b are exclusive (what ranges inside it did is in their rows), so that rows
+are disjoint and sum to the total. Inclusive times stand in the row's metrics. GPU time is
+projected: a kernel belongs to the range in which it was launched.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from common.traces.model import UNKNOWN, HostKind, Int64, Trace
 from common.traces.summary import cpu_time_ns
 
 OUTSIDE = "(outside every range)"
+OUTSIDE_MODULES = "(outside every module)"
 UNLINKED = "(no launch recorded)"
 
 
@@ -39,16 +41,26 @@ class RangeRows:
     overlapping: int  # start/end ranges: they nest in nothing and are not in rows
 
 
-def has_ranges(trace: Trace) -> bool:
-    """Whether any annotation that is no wrapper was recorded."""
-    tree = host_tree(trace)
-    return bool((tree.range != UNKNOWN).any())
+@dataclass(frozen=True)
+class _Nest:
+    """The ranges of one trace, of one kind. `inner` per row of Trace.host: the range around it."""
+
+    trace: Trace
+    tree: HostTree
+    kind: HostKind
+    inner: Int64
+    above: Int64  # for a range the one around it
+    names: dict[int, str]  # the path of each range
+    outside: str
 
 
-def range_rows(a: Trace, b: Trace) -> RangeRows:
-    """Rows by path of ranges; GPU time where either trace has GPU work, else CPU time."""
+def range_rows(a: Trace, b: Trace, kind: HostKind = HostKind.ANNOTATION) -> RangeRows:
+    """Rows by path of ranges; GPU time where either trace has GPU work, else CPU time.
+
+    `kind` is ANNOTATION, or MODULE for calls of torch.nn.Module.
+    """
     on_gpu = a.has_gpu_events or b.has_gpu_events
-    sides = [_ranges(trace, on_gpu) for trace in (a, b)]
+    sides = [_ranges(_nest(trace, kind), on_gpu) for trace in (a, b)]
     chosen = "gpu_exclusive" if on_gpu else "cpu_exclusive"
     weights = [
         {path: int(getattr(found, chosen)) for path, found in side.items()} for side in sides
@@ -89,64 +101,50 @@ def range_rows(a: Trace, b: Trace) -> RangeRows:
     return RangeRows(tuple(rows), remainders, overlapping)
 
 
-def _ranges(trace: Trace, on_gpu: bool) -> dict[str, _Range]:
-    tree = host_tree(trace)
-    names = _paths(trace, tree)
+def _ranges(nest: _Nest, on_gpu: bool) -> dict[str, _Range]:
     found: dict[str, _Range] = defaultdict(_Range)
-    above = _ranges_above(trace, tree)
-    host = trace.host
-    rows = np.flatnonzero((host.kind == HostKind.ANNOTATION) & (tree.range == np.arange(len(host))))
-    for row in rows.tolist():
+    host, names = nest.trace.host, nest.names
+    for row in names:
         own = found[names[row]]
         own.count += 1
         spent = int(host.end_ns[row] - host.start_ns[row])
         own.cpu_inclusive += spent
         if on_gpu:
             own.cpu_exclusive += spent
-            if above[row] != UNKNOWN:
-                found[names[above[row]]].cpu_exclusive -= spent
+            if nest.above[row] != UNKNOWN:
+                found[names[int(nest.above[row])]].cpu_exclusive -= spent
     if on_gpu:
-        _charge_gpu(trace, tree, names, above, found)
+        _charge_gpu(nest, found)
     else:
-        _charge_operators(trace, tree, names, found)
+        _charge_operators(nest, found)
     return dict(found)
 
 
-def _paths(trace: Trace, tree: HostTree) -> dict[int, str]:
-    """The path of every range, spelt once for each."""
-    rows = np.flatnonzero(tree.range == np.arange(len(trace.host)))
-    tokens = tree.range_path[rows]
-    _, first, inverse = np.unique(tokens, return_index=True, return_inverse=True)
-    spelt = [
-        tree.path_of(trace, int(rows[place]), (HostKind.ANNOTATION,)) for place in first.tolist()
-    ]
-    return {
+def _nest(trace: Trace, kind: HostKind) -> _Nest:
+    tree = host_tree(trace)
+    by_module = kind is HostKind.MODULE
+    inner = tree.module if by_module else tree.range
+    tokens = tree.module_path if by_module else tree.range_path
+    above = np.full(len(inner), UNKNOWN, dtype=np.int64)
+    inside = tree.parent >= 0
+    above[inside] = inner[tree.parent[inside]]
+    rows = np.flatnonzero((inner == np.arange(len(inner))) & (trace.host.kind == kind))
+    _, first, inverse = np.unique(tokens[rows], return_index=True, return_inverse=True)
+    spelt = [tree.path_of(trace, int(rows[place]), (kind,)) for place in first.tolist()]
+    names = {
         row: spelt[number]
         for row, number in zip(rows.tolist(), inverse.reshape(-1).tolist(), strict=True)
     }
+    outside = OUTSIDE_MODULES if by_module else OUTSIDE
+    return _Nest(trace, tree, kind, inner, above, names, outside)
 
 
-def _ranges_above(trace: Trace, tree: HostTree) -> Int64:
-    """For each range the range around it."""
-    parent = tree.parent
-    above: Int64 = np.where(parent >= 0, tree.range[np.maximum(parent, 0)], UNKNOWN)
-    return above if len(trace.host) else parent
-
-
-def _charge_gpu(
-    trace: Trace,
-    tree: HostTree,
-    names: dict[int, str],
-    above: Int64,
-    found: dict[str, _Range],
-) -> None:
+def _charge_gpu(nest: _Nest, found: dict[str, _Range]) -> None:
+    trace, names = nest.trace, nest.names
     gpu = trace.gpu
-    launch = gpu.launch
-    if len(trace.host):
-        inner = np.where(launch != UNKNOWN, tree.range[np.maximum(launch, 0)], UNKNOWN)
-    else:
-        inner = launch
-    key = np.where(launch == UNKNOWN, -2, inner)
+    key = np.full(len(gpu), -2, dtype=np.int64)
+    linked = gpu.launch != UNKNOWN
+    key[linked] = nest.inner[gpu.launch[linked]]
     pairs, inverse, counts = np.unique(
         np.stack((key, gpu.name)), axis=1, return_inverse=True, return_counts=True
     )
@@ -155,7 +153,7 @@ def _charge_gpu(
     for (row, name), time, count in zip(
         pairs.T.tolist(), times.tolist(), counts.tolist(), strict=True
     ):
-        label = names[row] if row >= 0 else UNLINKED if row == -2 else OUTSIDE
+        label = names[row] if row >= 0 else UNLINKED if row == -2 else nest.outside
         own = found[label]
         own.gpu_exclusive += time
         kernel = own.kernels.setdefault(trace.names[name], [0, 0])
@@ -171,19 +169,18 @@ def _charge_gpu(
             if names[row] not in seen:
                 found[names[row]].gpu_inclusive += time
                 seen.add(names[row])
-            row = int(above[row])
+            row = int(nest.above[row])
 
 
-def _charge_operators(
-    trace: Trace, tree: HostTree, names: dict[int, str], found: dict[str, _Range]
-) -> None:
+def _charge_operators(nest: _Nest, found: dict[str, _Range]) -> None:
     """CPU time of outermost operators, by the innermost range around them."""
+    trace, tree, names = nest.trace, nest.tree, nest.names
     host = trace.host
     tops = np.flatnonzero(
         (tree.operator == np.arange(len(host))) & (host.kind == HostKind.OPERATOR)
     )
-    for top, row in zip(tops.tolist(), tree.range[tops].tolist(), strict=True):
-        label = names[row] if row != UNKNOWN else OUTSIDE
+    for top, row in zip(tops.tolist(), nest.inner[tops].tolist(), strict=True):
+        label = names[row] if row != UNKNOWN else nest.outside
         own = found[label]
         spent = int(host.end_ns[top] - host.start_ns[top])
         own.cpu_exclusive += spent

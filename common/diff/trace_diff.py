@@ -9,12 +9,12 @@ from common.diff.difference import Difference, GapCause, Gaps, Judgement, Remain
 from common.diff.gaps import compare_gaps, wall_clock
 from common.diff.kernel_rows import kernel_rows, match, matching_quality
 from common.diff.operator_rows import cpu_operator_rows, gpu_operator_rows
-from common.diff.range_rows import range_rows
+from common.diff.range_rows import RangeRows, range_rows
 from common.errors import UsageError
 from common.traces.intervals import total_ns
-from common.traces.model import Trace
+from common.traces.model import HostKind, Trace
 
-CHOICES = ("kernel", "operator", "range", "gap")
+CHOICES = ("kernel", "operator", "module", "range", "gap")
 
 
 def diff_traces(
@@ -41,15 +41,10 @@ def diff_traces(
     if chosen == "gap":
         assert gaps is not None
         rows = _gap_rows(gaps)
-    elif chosen == "range":
-        found = range_rows(a, b)
+    elif chosen in ("range", "module"):
+        found = range_rows(a, b, HostKind.MODULE if chosen == "module" else HostKind.ANNOTATION)
         rows, remainders = found.rows, found.remainders
-        if found.overlapping:
-            warnings.append(
-                f"{found.overlapping} start/end ranges nest in nothing and are in no row"
-            )
-        if not any(row.path not in (None, row.name) or row.metrics for row in rows):
-            warnings.append("neither trace has ranges; add NVTX ranges or record_function")
+        warnings += _about_ranges(chosen, found)
     elif not on_gpu:
         rows, remainders = cpu_operator_rows(a, b)
     else:
@@ -80,6 +75,19 @@ def diff_traces(
         warnings=tuple(warnings),
         extra=extra,
     )
+
+
+def _about_ranges(chosen: str, found: RangeRows) -> list[str]:
+    none = all(row.name.startswith("(") for row in found.rows)
+    if chosen == "module":
+        how = "record with_stack=True or with_modules=True"
+        return [f"neither trace has calls of modules; {how} for them"] if none else []
+    says = []
+    if none:
+        says.append("neither trace has ranges; add NVTX ranges or record_function for them")
+    if found.overlapping:
+        says.append(f"{found.overlapping} start/end ranges nest in nothing and are in no row")
+    return says
 
 
 def _gap_rows(gaps: Gaps) -> tuple[Row, ...]:

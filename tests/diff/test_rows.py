@@ -8,12 +8,12 @@ import pytest
 from helpers.trace_files import NsysFile, call, document, event, kernel, write
 
 from common.diff.difference import Row, Tier
-from common.diff.kernel_rows import match
+from common.diff.kernel_rows import kernel_rows, match
 from common.diff.nesting import host_tree
 from common.diff.operator_rows import cpu_operator_rows, gpu_operator_rows
-from common.diff.range_rows import OUTSIDE, UNLINKED, range_rows
+from common.diff.range_rows import OUTSIDE, OUTSIDE_MODULES, UNLINKED, range_rows
 from common.traces.formats import open_trace
-from common.traces.model import Trace
+from common.traces.model import HostKind, Trace
 from common.traces.nvtx_names import operator_name
 from common.traces.summary import cpu_time_ns
 from common.traces.torch_trace import read_torch_trace
@@ -174,6 +174,37 @@ def test_operators_of_emit_nvtx_are_operators_of_the_trace(tmp_path: Path) -> No
     a, b = side("a.sqlite", 3), side("b.sqlite", 9)
     assert found(gpu_operator_rows(match(a, b))) == {"aten::mm": (53, 59, 1, 1)}
     assert [row.path for row in range_rows(a, b).rows] == ["forward"]
+
+
+# By module
+
+
+def test_modules_are_rows_of_their_own_and_part_of_the_path(tmp_path: Path) -> None:
+    def side(name: str, duration: int) -> Trace:
+        return trace_of(
+            tmp_path, name, operator("nn.Module: Model_0", 0, 900, "python_function"),
+            operator("model.py(12): forward", 1, 890, "python_function"),
+            operator("nn.Module: Linear_0", 10, 100, "python_function"),
+            operator("aten::linear", 20, 50), *launch("gemm", 25, 1, duration),
+            operator("nn.Module: Linear_1", 200, 100, "python_function"),
+            operator("aten::linear", 220, 50), *launch("gemm", 225, 2, 5),
+            operator("aten::add", 500, 20), *launch("add", 505, 3, 1), *launch("bare", 950, 4, 2),
+        )  # fmt: skip
+
+    a, b = side("a.json", 10), side("b.json", 30)
+    rows = range_rows(a, b, HostKind.MODULE).rows
+    assert {row.path: (row.a, row.b) for row in rows} == {
+        "Model_0 / Linear_0": (10_000, 30_000),
+        "Model_0 / Linear_1": (5_000, 5_000),
+        "Model_0": (1_000, 1_000),
+        OUTSIDE_MODULES: (2_000, 2_000),
+    }
+    model = next(row for row in rows if row.path == "Model_0")
+    assert model.metrics is not None
+    assert model.metrics["gpu_inclusive_ns"] == {"a": 16_000, "b": 36_000}
+    places = {row.path for row in kernel_rows(match(a, b))}
+    assert "Model_0 / Linear_0 / aten::linear" in places
+    assert "Model_0 / Linear_1 / aten::linear" in places
 
 
 # Nesting
