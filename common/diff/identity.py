@@ -29,7 +29,7 @@ def same_bytes(a: Side, b: Side) -> bool:
 
 
 def same_work(a: Trace, b: Trace) -> bool:
-    """Equal names, durations, devices and streams in equal order, at equal distances in time.
+    """Equal names, durations, devices, streams and threads, at equal distances in time.
 
     Two traces that recorded nothing have nothing that could be equal: False.
     """
@@ -47,18 +47,20 @@ def _origin(trace: Trace) -> int:
 def _same_rows(
     a: Trace, b: Trace, rows_a: GpuWork | HostSpans, rows_b: GpuWork | HostSpans, shift: int
 ) -> bool:
-    if not np.array_equal(rows_a.start_ns + shift, rows_b.start_ns):
-        return False
-    if not np.array_equal(rows_a.duration_ns, rows_b.duration_ns):
-        return False
-    if isinstance(rows_a, GpuWork) and isinstance(rows_b, GpuWork):
-        places = ((rows_a.device, rows_b.device), (rows_a.stream, rows_b.stream))
-        if not all(np.array_equal(of_a, of_b) for of_a, of_b in places):
-            return False
-    return _same_names(a, b, rows_a.name, rows_b.name)
-
-
-def _same_names(a: Trace, b: Trace, names_a: Int64, names_b: Int64) -> bool:
     numbers = {text: number for number, text in enumerate(b.names)}
     in_b = np.array([numbers.get(text, -1) for text in a.names] or [-1], dtype=np.int64)
-    return np.array_equal(in_b[names_a], names_b) if len(names_a) else True
+    columns_a, columns_b = _columns(rows_a), _columns(rows_b)
+    columns_a[:2] = in_b[rows_a.name], rows_a.start_ns + shift
+    return np.array_equal(_ordered(columns_a), _ordered(columns_b))
+
+
+def _columns(rows: GpuWork | HostSpans) -> Int64:
+    """Name, start, duration and place of each row; a stream has no name but its number's rank."""
+    place = [rows.thread] if isinstance(rows, HostSpans) else [rows.device, rows.stream]
+    ranks = [np.unique(part, return_inverse=True)[1].reshape(-1) for part in place[1:]]
+    return np.stack((rows.name, rows.start_ns, rows.duration_ns, place[0], *ranks))
+
+
+def _ordered(columns: Int64) -> Int64:
+    """What began at once stands in the order of the file, which means nothing."""
+    return columns[:, np.lexsort(columns)]

@@ -114,7 +114,11 @@ def _host(columns: dict[str, Int64], rows: Bool, place: Int64, steps: Bool) -> H
         kind = np.where(steps[name], int(HostKind.ANNOTATION), kind)
     thread = place[columns["thread"][rows]] if len(place) else columns["thread"][rows]
     start, end = columns["start_ns"][rows], columns["end_ns"][rows]
-    order = start_order(start, (start - end,), thread)
+    # Of spans of one microsecond the file's order says which is outside, if no tool has sorted it:
+    # ids of operators are given out as they begin, and a call is inside the operator that made it.
+    external = columns["external"][rows]
+    is_call: Int64 = (kind == HostKind.RUNTIME).astype(np.int64)
+    order = start_order(start, (start - end, external, is_call), thread)
     return HostSpans(
         kind=taken(kind, order),
         name=taken(name, order),
@@ -122,7 +126,7 @@ def _host(columns: dict[str, Int64], rows: Bool, place: Int64, steps: Bool) -> H
         start_ns=taken(start, order),
         end_ns=taken(end, order),
         correlation=taken(columns["correlation"][rows], order),
-        external=taken(columns["external"][rows], order),
+        external=taken(external, order),
     )
 
 

@@ -174,6 +174,7 @@ def test_when_and_under_which_numbers_work_ran_does_not_matter(
     found = compare_files(str(plain), str(other))
     assert found.delta == 0 and found.gaps is not None and found.gaps.delta_ns == 0
     assert not [row for row in found.rows if row.delta or row.count_a != row.count_b]
+    assert found.judgement.verdict == "SAME"
     # Nor does it beside a third file.
     third = str(real_data / "torch/leimao_without_manual_capture.json.gz")
     assert by_name(compare_files(third, str(plain)).rows) == by_name(
@@ -356,3 +357,27 @@ def test_a_job_on_other_gpus_did_not_swap_its_work(
         (clock["device_a"], clock["device_b"], clock["delta_span_ns"])
         for clock in found.extra["wall_clock"]
     ] == [(0, devices[0], 0), (1, devices[1], 0)]
+
+
+def test_spans_of_one_microsecond_nest_whatever_the_order_of_the_file(tmp_path: Path) -> None:
+    def trace(path: Path, reverse: bool) -> str:
+        ids = {"correlation": 5, "device": 0, "stream": 7}
+        spans = [
+            ("cpu_op", "outer", 100, 50, {"External id": 3}),
+            ("cpu_op", "inner", 100, 50, {"External id": 4}),
+            ("cuda_runtime", "cudaLaunchKernel", 100, 50, {"External id": 4, "correlation": 5}),
+            ("kernel", "k", 200, 9, ids),
+        ]
+        events = [
+            {"ph": "X", "cat": cat, "name": name, "pid": 1, "tid": 1, "ts": ts, "dur": dur}
+            | {"args": args}
+            for cat, name, ts, dur, args in spans
+        ]
+        path.write_text(json.dumps({"traceEvents": events[::-1] if reverse else events}))
+        return str(path)
+
+    sides = trace(tmp_path / "a.json", False), trace(tmp_path / "b.json", True)
+    for by, name in (("operator", "outer"), ("kernel", "k")):
+        found = compare_files(*sides, by)
+        assert [(row.name, row.count_a, row.count_b) for row in found.rows] == [(name, 1, 1)]
+        assert found.judgement.verdict == "SAME"
