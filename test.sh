@@ -14,6 +14,8 @@ step "types"
 "$bin/mypy"
 step "shell scripts"
 git ls-files -z '*.sh' .ci/run | xargs -0 "$bin/shellcheck"
+step "image files"
+"$bin/hadolint" problems/*/Dockerfile
 step "tests"
 "$bin/python" -m pytest "$@"
 step "worklogs agree with their evidence"

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from common.cli_capture import add_capture_commands
 from common.cli_convert import add_convert
 from common.cli_diff import add_diff
 from common.errors import PreconditionError, UsageError, WorklogError
@@ -122,6 +123,7 @@ def build_parser() -> argparse.ArgumentParser:
         command.add_argument("problems", nargs="*", metavar="PROBLEM", help="default: all")
         command.set_defaults(command=_check if name == "check" else _render)
     _add_floors(commands)
+    add_capture_commands(commands, _public_arguments)
     return parser
 
 

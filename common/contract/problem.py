@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from common.contract.capture import Capture, read_capture
 from common.contract.claims import Claim, check_call, parse_claim
 from common.contract.predictions import PredictionSet, read_predictions
 from common.errors import PreconditionError, UsageError
@@ -75,6 +76,7 @@ class Problem:
     claims: tuple[tuple[str, Claim, tuple[str, ...]], ...]
     evidence: Mapping[str, str]
     predictions: tuple[PredictionSet, ...]
+    capture: Capture | None = None
 
     @property
     def repro(self) -> Path:
@@ -161,6 +163,7 @@ def _build(path: Path, document: Mapping[str, Any]) -> Problem:
         claims=claims,
         evidence=document.get("evidence", {}),
         predictions=read_predictions(path.with_name("predictions.toml")),
+        capture=read_capture(document),
     )
 
 

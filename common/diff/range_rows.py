@@ -57,10 +57,12 @@ class _Nest:
 def range_rows(a: Trace, b: Trace, kind: HostKind = HostKind.ANNOTATION) -> RangeRows:
     """Rows by path of ranges; GPU time where either trace has GPU work, else CPU time.
 
-    `kind` is ANNOTATION, or MODULE for calls of torch.nn.Module.
+    CPU time is that of the operators in a range; in traces without operators (Nsight Systems on a
+    CPU) it is the range's own. `kind` is ANNOTATION, or MODULE for calls of torch.nn.Module.
     """
     on_gpu = a.has_gpu_events or b.has_gpu_events
-    sides = [_ranges(_nest(trace, kind), on_gpu) for trace in (a, b)]
+    itself = on_gpu or not (_has_operators(a) or _has_operators(b))
+    sides = [_ranges(_nest(trace, kind), on_gpu, itself) for trace in (a, b)]
     chosen = "gpu_exclusive" if on_gpu else "cpu_exclusive"
     weights = [
         {path: int(getattr(found, chosen)) for path, found in side.items()} for side in sides
@@ -90,7 +92,7 @@ def range_rows(a: Trace, b: Trace, kind: HostKind = HostKind.ANNOTATION) -> Rang
         )
     rows.sort(key=lambda row: (-abs(row.delta), -(row.a + row.b), row.path or ""))
     remainders: tuple[Remainder, ...] = ()
-    if not on_gpu:
+    if not itself:
         over = [
             (cpu_time_ns(trace) or 0) - sum(own.values())
             for trace, own in zip((a, b), weights, strict=True)
@@ -101,7 +103,11 @@ def range_rows(a: Trace, b: Trace, kind: HostKind = HostKind.ANNOTATION) -> Rang
     return RangeRows(tuple(rows), remainders, overlapping)
 
 
-def _ranges(nest: _Nest, on_gpu: bool) -> dict[str, _Range]:
+def _has_operators(trace: Trace) -> bool:
+    return bool((trace.host.kind == HostKind.OPERATOR).any())
+
+
+def _ranges(nest: _Nest, on_gpu: bool, itself: bool) -> dict[str, _Range]:
     found: dict[str, _Range] = defaultdict(_Range)
     host, names = nest.trace.host, nest.names
     for row in names:
@@ -109,13 +115,13 @@ def _ranges(nest: _Nest, on_gpu: bool) -> dict[str, _Range]:
         own.count += 1
         spent = int(host.end_ns[row] - host.start_ns[row])
         own.cpu_inclusive += spent
-        if on_gpu:
+        if itself:
             own.cpu_exclusive += spent
             if nest.above[row] != UNKNOWN:
                 found[names[int(nest.above[row])]].cpu_exclusive -= spent
     if on_gpu:
         _charge_gpu(nest, found)
-    else:
+    elif not itself:
         _charge_operators(nest, found)
     return dict(found)
 

@@ -29,11 +29,14 @@ def diff_traces(
     Raises UsageError for an unknown `by`, and for kernels or gaps of traces without GPU work.
     """
     on_gpu = a.has_gpu_events or b.has_gpu_events
-    chosen = by or ("kernel" if on_gpu else "operator")
+    operators = any(summary["cpu_time_ns"] is not None for summary in summaries)
+    chosen = by or ("kernel" if on_gpu else "operator" if operators else "range")
     if chosen not in CHOICES:
         raise UsageError(f"traces have no {chosen!r}; choose --by {', '.join(CHOICES)}")
     if not on_gpu and chosen in ("kernel", "gap"):
         raise UsageError(f"neither trace has GPU work to list by {chosen}; use --by operator")
+    if not on_gpu and not operators and chosen == "operator":
+        raise UsageError("neither trace has GPU work or operators to list; use --by range")
     gaps = compare_gaps(a, b) if on_gpu else None
     extra: dict[str, Any] = {"wall_clock": wall_clock(a, b) if on_gpu else []}
     remainders: tuple[Remainder, ...] = ()
@@ -57,6 +60,9 @@ def diff_traces(
     elif on_gpu:
         quantity = "gpu_time_ns"
         totals = (total_ns(a.gpu.duration_ns), total_ns(b.gpu.duration_ns))
+    elif not operators and chosen in ("range", "module"):
+        quantity = "cpu_time_ns"  # of the ranges themselves: nothing else was recorded
+        totals = (sum(row.a for row in rows), sum(row.b for row in rows))
     else:
         quantity = "cpu_time_ns"
         totals = (summaries[0]["cpu_time_ns"] or 0, summaries[1]["cpu_time_ns"] or 0)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from common.errors import WorklogError
 from common.experiments.request import compile_cache, package_folders, settle
+from common.recording.ranges import TRACED
 from common.timing.worker import load_repro
 
 
@@ -64,5 +65,6 @@ def _measure(repro: Path, arguments: argparse.Namespace) -> dict[str, object]:
         "device": request.device,
         "median_ns": medians,
         "samples_ns": samples,
+        "nvtx": TRACED,
         "facts": facts,
     }

@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 from helpers.trace_files import NsysFile, call, document, event, kernel, write
 
+from common.diff.diff import compare_files
 from common.diff.difference import Row, Tier
 from common.diff.kernel_rows import kernel_rows, match
 from common.diff.nesting import host_tree
 from common.diff.operator_rows import cpu_operator_rows, gpu_operator_rows
 from common.diff.range_rows import OUTSIDE, OUTSIDE_MODULES, UNLINKED, range_rows
+from common.errors import UsageError
 from common.traces.formats import open_trace
 from common.traces.model import HostKind, Trace
 from common.traces.nvtx_names import operator_name
@@ -144,6 +146,25 @@ def test_ranges_of_a_cpu_trace_hold_the_time_of_their_operators(tmp_path: Path) 
         "decode": (100_000, 250_000),
         OUTSIDE: (5_000, 5_000),
     }
+
+
+def test_ranges_alone_hold_their_own_time(tmp_path: Path) -> None:
+    def side(name: str, spent: int) -> Path:
+        file = NsysFile(tmp_path / name)
+        file.nvtx("decode", 0, 1000 + spent)
+        file.nvtx("step", 100, 100 + spent)
+        return file.done()
+
+    found = compare_files(str(side("a.sqlite", 300)), str(side("b.sqlite", 800)))
+    assert (found.by, found.quantity, found.delta, found.residual) == (
+        "range", "cpu_time_ns", 500, 0,
+    )  # fmt: skip
+    assert {row.path: (row.a, row.b) for row in found.rows} == {
+        "decode": (1000, 1000),
+        "decode / step": (300, 800),
+    }
+    with pytest.raises(UsageError, match="--by range"):
+        compare_files(str(tmp_path / "a.sqlite"), str(tmp_path / "b.sqlite"), "operator")
 
 
 @pytest.mark.parametrize(

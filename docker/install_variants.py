@@ -1,0 +1,44 @@
+"""Where do the library versions of a problem's variants go? Each into a folder of its own.
+
+python install_variants.py LOCK FOLDER     installs every entry of LOCK, with its hashes, without
+                                           its dependencies, whole into FOLDER/<name>-<version>
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ENTRY = re.compile(r"^([A-Za-z0-9._-]+)==([^\s;\\]+)", re.MULTILINE)
+
+
+def entries(lock: str) -> dict[str, str]:
+    """`name-version` -> its lines of the lock, the hashes with it."""
+    starts = list(ENTRY.finditer(lock))
+    ends = [match.start() for match in starts[1:]] + [len(lock)]
+    return {
+        f"{match[1]}-{match[2]}": lock[match.start() : end]
+        for match, end in zip(starts, ends, strict=True)
+    }
+
+
+def main() -> None:
+    lock, folder = Path(sys.argv[1]), Path(sys.argv[2])
+    folder.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", "-q"]
+    for name, text in entries(lock.read_text(encoding="utf-8")).items():
+        with tempfile.NamedTemporaryFile("w", suffix=".txt") as one:
+            one.write(text)
+            one.flush()
+            subprocess.run(
+                [*command, "install", "--no-cache-dir", "--require-hashes", "--no-deps",
+                 "--target", str(folder / name), "-r", one.name],
+                check=True,
+            )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,156 @@
+"""Are the image files what they promise, as far as can be seen without building them?"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from common.setup_environment import TORCH
+
+CHECKOUT = Path(__file__).parents[2]
+DOCKER = CHECKOUT / "docker"
+PROBLEMS = sorted(path.parent for path in (CHECKOUT / "problems").glob("*/problem.toml"))
+names = pytest.mark.parametrize("problem", PROBLEMS, ids=lambda path: path.name)
+PIN = re.compile(r"^([A-Za-z0-9._-]+)==([^\s;\\]+)", re.MULTILINE)
+
+
+def script(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, DOCKER / f"{name}.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def pins(text: str) -> dict[str, str]:
+    return {name.lower().replace("_", "-"): version for name, version in PIN.findall(text)}
+
+
+def scripts_and_dockerfiles() -> list[Path]:
+    found = [*DOCKER.iterdir(), *CHECKOUT.glob("problems/*/Dockerfile")]
+    return [path for path in [*found, *CHECKOUT.glob("problems/*/*.sh")] if path.is_file()]
+
+
+@names
+def test_a_problem_has_its_image_and_its_three_thin_scripts(problem: Path) -> None:
+    assert (problem / "Dockerfile").is_file()
+    for name in ("run.sh", "capture_nsys.sh", "capture_ncu.sh"):
+        path = problem / name
+        assert os.access(path, os.X_OK), path
+        assert len(path.read_text().splitlines()) <= 60, path
+
+
+@names
+def test_an_image_is_pinned_and_copies_the_tree_and_ends_unprivileged(problem: Path) -> None:
+    text = (problem / "Dockerfile").read_text()
+    assert re.search(r"^ARG BASE_IMAGE=[a-z/]+:\d+\.\d+\.\d+-", text, re.MULTILINE)
+    # Defaults before the first FROM hold in every stage that names the argument.
+    assert "ARG NSIGHT=nvidia\nARG TORCH=cuda\nFROM" in text
+    assert text.count("\nARG NSIGHT\n") == text.count("\nARG TORCH\n") == 2
+    assert f"ARG PROBLEM={problem.name}\n" in text
+    assert "COPY . .\n" in text and "ARG REVISION" in text
+    assert re.findall(r"^USER (.+)$", text, re.MULTILINE)[-1:] == ["1000"]
+    assert f'worklog.torch="{TORCH} ' in text
+    labels = re.findall(r'([a-z.]+)="', text)
+    for label in ("org.opencontainers.image.revision", "worklog.problem", "worklog.nsight"):
+        assert label in labels
+
+
+def test_all_images_have_their_first_stage_in_common() -> None:
+    """The same text is the same layers: torch and the profilers are installed once for all."""
+    stages = set()
+    for problem in PROBLEMS:
+        text = (problem / "Dockerfile").read_text()
+        stages.add(text[text.index("ARG BASE_IMAGE") : text.index("\nFROM base")])
+    assert len(stages) == 1
+
+
+def test_nothing_is_cloned_or_piped_into_a_shell_and_no_secret_is_copied() -> None:
+    for path in scripts_and_dockerfiles():
+        text = path.read_text()
+        assert "git clone" not in text, path
+        assert not re.search(r"(curl|wget)[^\n]*\| *(ba)?sh", text), path
+        assert ":latest" not in text, path
+        assert not re.search(r"sshd|PASSWORD|TOKEN|PRIVATE KEY", text), path
+    ignored = (CHECKOUT / ".dockerignore").read_text().splitlines()
+    assert {".git", ".venv", "results", "**/.env", "**/*.pem", "**/*.key"} <= set(ignored)
+
+
+def test_no_file_names_a_package_archive_of_one_site() -> None:
+    """The vendor's own addresses are part of the matter; where a machine's packages come from is
+    its own affair."""
+    allowed = ("developer.download.nvidia.com", "download.pytorch.org", "docs.astral.sh")
+    for path in [*scripts_and_dockerfiles(), *(DOCKER / "locks").iterdir()]:
+        for host in re.findall(r"(?:https?|file)://([^\s/'\"]+)", path.read_text()):
+            assert host in (*allowed, "127.0.0.1"), (path, host)
+
+
+def test_the_bake_file_builds_every_problem() -> None:
+    text = (DOCKER / "docker-bake.hcl").read_text()
+    listed = re.search(r"matrix += \{ problem = \[(.*?)\] \}", text)
+    assert listed
+    assert sorted(re.findall(r'"([^"]+)"', listed[1])) == [path.name for path in PROBLEMS]
+    base = re.search(r'variable "BASE_IMAGE" \{ default = "(.+)" \}', text)
+    assert base
+    for problem in PROBLEMS:
+        assert f"ARG BASE_IMAGE={base[1]}\n" in (problem / "Dockerfile").read_text()
+
+
+def test_the_image_lock_holds_every_requirement_at_its_version() -> None:
+    wanted = pins((CHECKOUT / "requirements.txt").read_text())
+    locked = pins((DOCKER / "locks" / "image.txt").read_text())
+    assert wanted.items() <= locked.items(), "run: python docker/lock.py"
+    assert "jupyterlab" in locked
+    assert pins((DOCKER / "locks" / "torch-cuda.txt").read_text())["torch"] == TORCH
+
+
+@names
+def test_the_variants_lock_holds_exactly_the_packages_of_problem_toml(problem: Path) -> None:
+    document = tomllib.loads((problem / "problem.toml").read_text())
+    wanted = {p for table in document["variants"].values() for p in table.get("packages", ())}
+    lock = (problem / "requirements-variants.txt").read_text()
+    entries = script("install_variants").entries(lock)
+    assert set(entries) == {package.replace("==", "-") for package in wanted}
+    assert all("--hash=sha256:" in text for text in entries.values())
+
+
+def test_every_locked_package_has_hashes() -> None:
+    for path in (DOCKER / "locks").iterdir():
+        text = path.read_text()
+        parts = PIN.split(text)
+        bodies = parts[3::3]
+        assert len(bodies) > 20
+        assert all("--hash=sha256:" in body for body in bodies), path
+
+
+def test_pips_settings_are_handed_on_without_what_is_not_about_packages() -> None:
+    settings = script("pip_settings")
+    listed = (
+        ":env:.cert='/etc/ssl/own.crt'\n:env:.default-timeout='180'\n"
+        "global.extra-index-url='file:///opt/x/simple https://pip.example'\n"
+        "global.find-links='/tmp'\nglobal.index-url='https://index.example/simple'\n"
+    )
+    found = settings.settings(listed)
+    assert settings.configuration(found) == (
+        "[global]\nindex-url = https://index.example/simple\n"
+        "extra-index-url = file:///opt/x/simple https://pip.example\n"
+        "find-links = /tmp\ncert = /run/secrets/ca.crt\n"
+    )
+    assert settings.local_folders(found) == ["/tmp"]  # those that are there
+    assert settings.configuration({}) == "[global]\n"
+
+
+@pytest.mark.parametrize("wish", ["", "latest"])
+def test_an_unknown_nsight_source_is_refused(wish: str) -> None:
+    done = subprocess.run(
+        [str(DOCKER / "install-nsight.sh"), wish], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 3
+    assert done.stderr == f"error: NSIGHT={wish} is none of nvidia, debian, none; choose one\n"
