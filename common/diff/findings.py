@@ -24,7 +24,7 @@ def _largest(difference: Difference) -> str | None:
     if not rows or not rows[0].delta:
         return None
     first = rows[0]
-    says = f"largest row: {_names(first)}, {_ms(first.delta)} of {_ms(difference.delta)} in all"
+    says = f"largest: {_names(first)}, {_ms(first.delta)} (all rows {_ms(difference.delta)})"
     if first.status is not Status.BOTH:
         return f"{says}; only in {'A' if first.count_a else 'B'} ({_count(first):,} times)"
     if first.count_a == first.count_b:

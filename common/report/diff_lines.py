@@ -90,7 +90,8 @@ def _sum_line(parts: Sequence[Row] | Sequence[Remainder], says: str) -> Line:
 
 def causes(gaps: Gaps, most: int) -> list[tuple[int, int, int, str, str]]:
     """(delta, a, b, counts, cause), the largest |delta| first, the rest as one, and their sum."""
-    every = sorted(gaps.causes, key=lambda cause: -abs(cause.delta_ns))
+    there = [cause for cause in gaps.causes if cause.a_ns or cause.b_ns]
+    every = sorted(there, key=lambda cause: -abs(cause.delta_ns))
     found = [
         (c.delta_ns, c.a_ns, c.b_ns, f"{c.count_a:,} -> {c.count_b:,}", c.cause)
         for c in every[:most]

@@ -179,9 +179,11 @@ def _matching(d: Difference, width: int) -> str:
     )
     groups, pairs = sum(tier.groups for tier in found), sum(tier.one_to_one for tier in found)
     shares = "\n".join(_wrapped([f"matched, % of A / B: {each}"], width)).strip()
-    return (
-        f"{shares}\n{groups:,} {'group' if groups == 1 else 'groups'}, {pairs:,} of them one to one"
-    )
+    repeated = sum(row.count_a == row.count_b > 1 for row in d.rows)
+    says = [f"{pairs:,} of them one to one"] if pairs else []
+    says += [f"{repeated:,} as often on both sides"] if repeated else []
+    head = f"{groups:,} {'group' if groups == 1 else 'groups'}"
+    return f"{shares}\n{', '.join([head, *says])}"
 
 
 def _part(value: int, whole: int) -> str:

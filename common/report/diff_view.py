@@ -141,6 +141,8 @@ def direction(difference: Difference) -> str:
 def _moved(change: float | None) -> str:
     if not change:
         return "the same"
+    if change >= 1:  # "up 1763.0 %" is hard to read
+        return f"{significant(1 + change, 4)} times"
     shown = f"{100 * abs(change):.1f}"
     size = shown if float(shown) else significant(100 * abs(change), 2)
     return f"{'up' if change > 0 else 'down'} {size} %"
