@@ -50,6 +50,8 @@ CATEGORIES = {
     "gpu_memset": _GPU + GpuKind.MEMSET,
     "memset": _GPU + GpuKind.MEMSET,
 }
+# On a stream and yet no work: a range's shadow, a wait, the profiler's own time.
+_NO_WORK = frozenset(("gpu_user_annotation", "cuda_sync", "hip_sync", "xpu_sync", "overhead"))
 _TRAILING_NUMBER = re.compile(r"(\d{1,18})\s*$")
 
 
@@ -127,6 +129,10 @@ class Gathered:
             rest = list(compress(events, others))
             phases = [event.ph for event in rest]
             self.odd["begin and end"] += phases.count("B") + phases.count("E")
+            self.odd["unknown work"] += sum(
+                e.ph == "X" and e.args.stream is not None and e.cat.lower() not in _NO_WORK
+                for e in rest
+            )
             memory = [e for e in rest if e.name == MEMORY_EVENT and e.ph in ("i", "I")]
             if memory:
                 self._add_memory(memory)
@@ -263,6 +269,7 @@ class Gathered:
             "memory": "allocator events have no readable time or size and are left out",
             "begin and end": "begin/end events are not read",
             "finer": "times have digits below a nanosecond and were rounded",
+            "unknown work": "events on a GPU's stream are of no known category and are left out",
         }
         found = [Caution(k, odd[k], f"{odd[k]} {says}") for k, says in said.items() if odd[k]]
         if odd["on a GPU"]:

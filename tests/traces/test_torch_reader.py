@@ -244,3 +244,13 @@ def test_an_empty_list_of_events_is_an_empty_trace(tmp_path: Path) -> None:
     trace = read(tmp_path)
     assert trace.events == 0 and len(trace.gpu) == 0
     assert summarise_trace(trace, tmp_path)["warnings"][0]["kind"] == "no GPU work"
+
+
+def test_work_of_an_unknown_category_is_said(tmp_path: Path) -> None:
+    shadow = event("gpu_user_annotation", "step", "1", "9", args={"device": 0, "stream": 7})
+    odd = kernel("new", "2", "3", 1).replace('"kernel"', '"quantum_kernel"')
+    none = kernel("new", "2", "3", 1).replace('"kernel"', "null")
+    text = document(kernel("old", "1", "2", 2), shadow, odd, none)
+    trace = read_torch_trace(write(tmp_path / "a.json", text))
+    assert len(trace.gpu) == 1
+    assert [(c.kind, c.count) for c in trace.warnings] == [("unknown work", 2)]
