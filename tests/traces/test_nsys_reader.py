@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import json
+import shutil
 import sqlite3
 import stat
 from pathlib import Path
@@ -236,3 +238,16 @@ def test_a_report_newer_than_nsys_says_so(tmp_path: Path, monkeypatch: pytest.Mo
     old = write(tmp_path / "o.nsys-rep", b"NVIDIA Tegra Profiler Report 1.\n")
     with pytest.raises(UsageError, match=r"refused by nsys 2023.4.4 \(cannot load\)"):
         open_trace(old)
+
+
+def test_real_reports_are_exported_or_refused_by_the_installed_nsys(real_data: Path) -> None:
+    """The first was written by nsys 2022.4, the second by 2025.5."""
+    if shutil.which("nsys") is None:
+        pytest.skip("nsys is not installed, docker/ci-tools.sh installs it")
+    expected = json.loads((real_data / "expected.json").read_text())["files"]
+    name = "nsys/nvtx_only_2022.nsys-rep"
+    trace = open_trace(real_data / name)
+    assert trace.counts["nvtx"] == expected[name]["export"]["nvtx_rows"]
+    assert {device.name: 1 for device in trace.devices} == expected[name]["export"]["gpus_listed"]
+    with pytest.raises(UsageError, match=r"2025\.5\.1, which is newer than the installed nsys"):
+        open_trace(real_data / "nsys/graph_pdl_gb200.nsys-rep")
