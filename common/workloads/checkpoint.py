@@ -44,7 +44,7 @@ def build_from_checkpoint(
     UsageError naming the file or tensor if anything is missing, unexpected or of another shape.
     """
     config = config_from_checkpoint(folder, max_positions)
-    stored = _stored_tensors(folder)
+    stored = stored_tensors(folder)
     if config.layers > len(stored):  # before a model of a nonsensical number of layers is made
         raise config_error(
             f"num_hidden_layers is {config.layers}, but there are only {len(stored)} tensors",
@@ -82,7 +82,7 @@ def _compare(config: LlamaConfig, stored: dict[str, StoredTensor]) -> None:
             )
 
 
-def _stored_tensors(folder: Path) -> dict[str, StoredTensor]:
+def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
     single, index = folder / SINGLE, folder / INDEX
     found = [path for path in (single, index) if path.exists()]
     if len(found) == 2:

@@ -66,16 +66,16 @@ def config_from_checkpoint(folder: Path, max_positions: int) -> LlamaConfig:
                 f"{key} is {short(raw[key])}",
                 f"only {json.dumps(value)} is supported, choose another checkpoint",
             )
-    _refuse_unknown(raw, READ_KEYS | FIXED_KEYS.keys() | IGNORED_KEYS)
-    dim, heads = _count(raw, "hidden_size"), _count(raw, "num_attention_heads")
-    kv_heads = _count(raw, "num_key_value_heads", heads)
-    head_dim = _count(raw, "head_dim", dim // heads)
+    refuse_unknown(raw, READ_KEYS | FIXED_KEYS.keys() | IGNORED_KEYS)
+    dim, heads = read_count(raw, "hidden_size"), read_count(raw, "num_attention_heads")
+    kv_heads = read_count(raw, "num_key_value_heads", heads)
+    head_dim = read_count(raw, "head_dim", dim // heads)
     if heads % kv_heads or head_dim % 2:
         raise config_error(
             f"{heads} heads, {kv_heads} key/value heads and head_dim {head_dim} do not fit",
             "compare it with the original file",
         )
-    trained = _count(raw, "max_position_embeddings", limit=2**40)
+    trained = read_count(raw, "max_position_embeddings", limit=2**40)
     if not 1 <= max_positions <= min(trained, LARGEST_COUNT):
         raise UsageError(
             f"a cache of {max_positions} positions does not fit this checkpoint: "
@@ -84,24 +84,24 @@ def config_from_checkpoint(folder: Path, max_positions: int) -> LlamaConfig:
     tied = raw.get("tie_word_embeddings", False)
     if not isinstance(tied, bool):
         raise config_error(f"tie_word_embeddings is {short(tied)}", "make it true or false")
-    theta, scaling = _rope(raw)
+    theta, scaling = read_rope(raw)
     return LlamaConfig(
-        layers=_count(raw, "num_hidden_layers"),
+        layers=read_count(raw, "num_hidden_layers"),
         dim=dim,
         heads=heads,
         kv_heads=kv_heads,
-        mlp_dim=_count(raw, "intermediate_size"),
-        vocab=_count(raw, "vocab_size"),
+        mlp_dim=read_count(raw, "intermediate_size"),
+        vocab=read_count(raw, "vocab_size"),
         max_positions=max_positions,
         head_dim=head_dim,
         tied_embeddings=tied,
         rope_theta=theta,
         rope_scaling=scaling,
-        norm_eps=_positive(raw, "rms_norm_eps"),
+        norm_eps=read_positive(raw, "rms_norm_eps"),
     )
 
 
-def _rope(raw: dict[str, Any]) -> tuple[float, RopeScaling | None]:
+def read_rope(raw: dict[str, Any]) -> tuple[float, RopeScaling | None]:
     """Base and scaling; transformers 5 writes `rope_parameters`, earlier versions two keys."""
     given = [key for key in ("rope_parameters", "rope_scaling") if raw.get(key) is not None]
     if len(given) == 2:
@@ -116,20 +116,22 @@ def _rope(raw: dict[str, Any]) -> tuple[float, RopeScaling | None]:
             'only "default" and "llama3" are supported, choose another checkpoint',
         )
     allowed = LLAMA3_KEYS if kind == "llama3" else set()
-    _refuse_unknown(rope, allowed | {"rope_type", "type", "rope_theta"})
+    refuse_unknown(rope, allowed | {"rope_type", "type", "rope_theta"})
     # Absent: the value that transformers takes for a Llama.
-    base = _positive(rope if "rope_theta" in rope else {"rope_theta": 10_000.0} | raw, "rope_theta")
+    base = read_positive(
+        rope if "rope_theta" in rope else {"rope_theta": 10_000.0} | raw, "rope_theta"
+    )
     if kind == "default":
         return base, None
     factor, low, high = (
-        _positive(rope, key) for key in ("factor", "low_freq_factor", "high_freq_factor")
+        read_positive(rope, key) for key in ("factor", "low_freq_factor", "high_freq_factor")
     )
     if factor < 1 or low >= high:
         raise config_error(
             "the rotary scaling needs factor >= 1 and low_freq_factor < high_freq_factor",
             "compare it with the original file",
         )
-    original = _count(rope, "original_max_position_embeddings", limit=2**40)
+    original = read_count(rope, "original_max_position_embeddings", limit=2**40)
     return base, RopeScaling(factor, low, high, original)
 
 
@@ -146,7 +148,7 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _count(raw: dict[str, Any], key: str, default: int | None = None, limit: int = 0) -> int:
+def read_count(raw: dict[str, Any], key: str, default: int | None = None, limit: int = 0) -> int:
     value = raw.get(key)
     value = default if value is None else value
     if (
@@ -160,7 +162,7 @@ def _count(raw: dict[str, Any], key: str, default: int | None = None, limit: int
     return value
 
 
-def _positive(raw: dict[str, Any], key: str) -> float:
+def read_positive(raw: dict[str, Any], key: str) -> float:
     value = raw.get(key)
     if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < 1e18:
         raise config_error(
@@ -169,7 +171,7 @@ def _positive(raw: dict[str, Any], key: str) -> float:
     return float(value)
 
 
-def _refuse_unknown(raw: dict[str, Any], known: Iterable[str]) -> None:
+def refuse_unknown(raw: dict[str, Any], known: Iterable[str]) -> None:
     if unknown := raw.keys() - set(known):
         raise config_error(
             f"unknown key {names(unknown)}",

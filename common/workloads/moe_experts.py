@@ -1,0 +1,211 @@
+"""How are a batch's tokens brought through their experts? Five ways, the same result.
+
+Weights are stacked in the Hugging Face layout: `gate_up` (E, 2 f, h) and `down` (E, h, f). No way
+drops a token, and all but `loop` add a token's k results in the order of its picks, so the result
+does not depend on how tokens are grouped. The ways:
+
+- `loop`: expert after expert over the tokens that picked it; the reference.
+- `sorted`: tokens sorted by expert once, then one slice per touched expert.
+- `grouped_mm`: the same, with one `torch.nn.functional.grouped_mm` per projection.
+- `batched_mm`: every token gets copies of its experts' weights; reads k · 3 h f per token.
+- `dense`: every expert over every token, and the sum over the picked ones.
+- `auto`: one of these by `choose_backend`.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Literal, Protocol, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from common.errors import UsageError
+from common.workloads.moe_routing import Picks
+
+Backend = Literal["auto", "loop", "sorted", "grouped_mm", "batched_mm", "dense"]
+BACKENDS: tuple[Backend, ...] = get_args(Backend)
+GROUPED_ALIGNMENT_BYTES = 16
+FEW_PICKS = 8
+
+
+class Stage(Protocol):
+    """Marks what follows as one stage of a layer in a profile; does nothing when timing."""
+
+    def __call__(self, name: str) -> AbstractContextManager[object]: ...
+
+
+def no_stage(name: str) -> AbstractContextManager[object]:
+    return nullcontext()
+
+
+class Experts(nn.Module):
+    """The experts of one layer. `dtype` of the result is that of the tokens."""
+
+    def __init__(self, count: int, dim: int, width: int) -> None:
+        super().__init__()
+        self.count, self.dim, self.width = count, dim, width
+        self.gate_up_proj = nn.Parameter(torch.empty(count, 2 * width, dim))
+        self.down_proj = nn.Parameter(torch.empty(count, dim, width))
+
+    def expert(self, index: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """(gate and up (2 f, h), down (h, f)) of one expert, ready to multiply."""
+        return self.gate_up_proj[index], self.down_proj[index]
+
+    def several(self, indices: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Copies of these experts' weights, (n, 2 f, h) and (n, h, f)."""
+        return self.gate_up_proj[indices], self.down_proj[indices]
+
+    def stacked(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """All weights as they are stored; UsageError where they are stored otherwise."""
+        return self.gate_up_proj, self.down_proj
+
+    def can_group(self) -> bool:
+        """Whether `grouped_mm` takes these weights: rows must start at multiples of 16 bytes."""
+        size = self.gate_up_proj.element_size()
+        widths = (self.dim * size, self.width * size)
+        return hasattr(F, "grouped_mm") and all(w % GROUPED_ALIGNMENT_BYTES == 0 for w in widths)
+
+    def forward(
+        self, x: Tensor, picks: Picks, backend: Backend = "auto", stage: Stage = no_stage
+    ) -> Tensor:
+        """`x` (tokens, h) through its picked experts, weighted and summed: (tokens, h)."""
+        if x.shape[0] == 0:
+            return torch.zeros_like(x)
+        if backend == "auto":
+            backend = choose_backend(self, x.shape[0], picks.top_k, x.dtype, x.device.type)
+        if backend == "loop":
+            return _loop(self, x, picks, stage)
+        if backend == "sorted" and x.shape[0] == 1:
+            return _one_token(self, x, picks, stage)
+        if backend == "sorted" or backend == "grouped_mm":
+            return _by_expert(self, x, picks, stage, grouped=backend == "grouped_mm")
+        if backend == "batched_mm":
+            return _batched(self, x, picks, stage)
+        if backend == "dense":
+            return _dense(self, x, picks, stage)
+        raise UsageError(f"no backend is called {backend!r}; choose from {', '.join(BACKENDS)}")
+
+
+def choose_backend(
+    experts: Experts, tokens: int, top_k: int, dtype: torch.dtype, device: str
+) -> Backend:
+    """The rule of `auto`.
+
+    One grouped product where it can be had, except for few tokens. On a GPU copies of weights win
+    while hardly an expert is shared (tokens · k <= experts / 2), and nothing waits for the host. On
+    a CPU a launch costs little, and up to `FEW_PICKS` picks the grouping costs more than it saves:
+    `sorted`, which does not sort a single token. Quantised weights are unpacked expert by expert,
+    so they are `sorted` at any size.
+    """
+    if type(experts) is not Experts or not experts.can_group():
+        return "sorted"
+    picks = tokens * top_k
+    if device == "cpu":
+        return "sorted" if picks <= FEW_PICKS else "grouped_mm"
+    return "batched_mm" if picks * 2 <= experts.count else "grouped_mm"
+
+
+def activate(gate_up: Tensor) -> Tensor:
+    gate, up = gate_up.chunk(2, dim=-1)
+    return F.silu(gate) * up
+
+
+def through_sorted(experts: Experts, rows: Tensor, loads: list[int]) -> Tensor:
+    """Rows sorted by expert, `loads[e]` of them for expert e, each through its own expert."""
+    out = torch.empty_like(rows)
+    start = 0
+    for index, load in enumerate(loads):
+        if load:
+            gate_up, down = experts.expert(index, rows.dtype)
+            part = rows[start : start + load]
+            hidden = activate(F.linear(part, gate_up))
+            torch.mm(hidden, down.t(), out=out[start : start + load])  # no copy into place
+            start += load
+    return out
+
+
+def _loop(experts: Experts, x: Tensor, picks: Picks, stage: Stage) -> Tensor:
+    out = torch.zeros_like(x)
+    with stage("experts"):
+        for index in range(experts.count):
+            tokens, slots = (picks.experts == index).nonzero(as_tuple=True)
+            if len(tokens):
+                gate_up, down = experts.expert(index, x.dtype)
+                y = F.linear(activate(F.linear(x[tokens], gate_up)), down)
+                # A token picks an expert once, so no two rows add to the same place.
+                out[tokens] += y * picks.weights[tokens, slots, None].to(x.dtype)
+    return out
+
+
+def _one_token(experts: Experts, x: Tensor, picks: Picks, stage: Stage) -> Tensor:
+    """Nothing to sort: the k products, weighted, in the order of the picks."""
+    out = torch.zeros_like(x)
+    with stage("dispatch"):
+        chosen, weights = picks.experts[0].tolist(), picks.weights[0].tolist()
+    with stage("experts"):
+        for index, weight in zip(chosen, weights, strict=True):
+            gate_up, down = experts.expert(index, x.dtype)
+            out.add_(F.linear(activate(F.linear(x, gate_up)), down), alpha=weight)
+    return out
+
+
+def _by_expert(experts: Experts, x: Tensor, picks: Picks, stage: Stage, grouped: bool) -> Tensor:
+    tokens, k = picks.experts.shape
+    with stage("dispatch"):
+        chosen = picks.experts.reshape(-1)
+        order = chosen.argsort(stable=True)
+        rows = x[order // k]
+        loads = chosen.bincount(minlength=experts.count)
+    with stage("experts"):
+        if grouped:
+            y = _grouped(experts, rows, loads)
+        else:
+            y = through_sorted(experts, rows, loads.tolist())
+    with stage("combine"):
+        place = torch.empty_like(order)
+        place[order] = torch.arange(len(order), device=x.device)
+        weights = picks.weights.to(x.dtype)[..., None]
+        out: Tensor = (y[place].view(tokens, k, -1) * weights).sum(1)
+    return out
+
+
+def _grouped(experts: Experts, rows: Tensor, loads: Tensor) -> Tensor:
+    if not experts.can_group():
+        raise UsageError(
+            f"grouped_mm needs torch 2.10 or newer and rows of a multiple of "
+            f"{GROUPED_ALIGNMENT_BYTES} bytes, not {experts.dim} and {experts.width} elements; "
+            "choose backend sorted"
+        )
+    gate_up, down = experts.stacked(rows.dtype)
+    ends = loads.cumsum(0).to(torch.int32)
+    hidden = activate(F.grouped_mm(rows, gate_up.transpose(1, 2), offs=ends))
+    out: Tensor = F.grouped_mm(hidden, down.transpose(1, 2), offs=ends)
+    return out
+
+
+def _batched(experts: Experts, x: Tensor, picks: Picks, stage: Stage) -> Tensor:
+    tokens, k = picks.experts.shape
+    with stage("dispatch"):
+        gate_up, down = experts.several(picks.experts.reshape(-1), x.dtype)
+        rows = x.repeat_interleave(k, dim=0)[..., None]
+    with stage("experts"):
+        hidden = activate(torch.bmm(gate_up, rows)[..., 0])
+        y = torch.bmm(down, hidden[..., None])
+    with stage("combine"):
+        out: Tensor = (y.view(tokens, k, -1) * picks.weights.to(x.dtype)[..., None]).sum(1)
+    return out
+
+
+def _dense(experts: Experts, x: Tensor, picks: Picks, stage: Stage) -> Tensor:
+    with stage("experts"):
+        slots = []
+        for index in range(experts.count):
+            gate_up, down = experts.expert(index, x.dtype)
+            slots.append(F.linear(activate(F.linear(x, gate_up)), down))
+        every = torch.stack(slots, 1)  # (tokens, E, h)
+    with stage("combine"):
+        at = picks.experts[..., None].expand(-1, -1, x.shape[1])
+        out: Tensor = (every.gather(1, at) * picks.weights.to(x.dtype)[..., None]).sum(1)
+    return out
