@@ -209,7 +209,7 @@ def _fell_out(summary: dict[str, Any], request: Request) -> bool:
 def _one_experiment(request: Request, arguments: argparse.Namespace) -> tuple[dict[str, Any], Path]:
     from common.experiments.run import execute
     from common.report.floor_tables import run_floor_table
-    from common.report.run_tables import claims, correctness, memory, verdicts
+    from common.report.run_tables import claims, correctness, figures, memory, verdicts
 
     kept = _public_arguments(arguments)
     folder, summary = execute(request, arguments.name, kept)
@@ -220,12 +220,14 @@ def _one_experiment(request: Request, arguments: argparse.Namespace) -> tuple[di
         page = write_report([folder], folder / "report.html")
     if not arguments.json:
         print(f"\n{request.problem.name}: {request.problem.question}\n")
-        if arguments.name != "profile":
+        if request.problem.kind == "compiled":
+            print(figures(summary).text() + "\n")
+        elif arguments.name != "profile":
             for phase in request.problem.phases:
                 print(verdicts(summary, phase).text() + "\n")
             print(run_floor_table(summary).text() + "\n")
             print(correctness(summary).text() + "\n")
-        if arguments.name != "bench":
+        if arguments.name != "bench" and request.problem.kind == "timed":
             print(memory(summary).text() + "\n")
         print(claims(summary).text() + "\n")
         if page is not None:

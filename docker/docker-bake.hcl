@@ -9,7 +9,7 @@ group "default" { targets = ["problems"] }
 
 target "problems" {
   name       = problem
-  matrix     = { problem = ["float8_weight_only"] }
+  matrix     = { problem = ["float8_weight_only", "gemlite_autotune"] }
   context    = "."
   dockerfile = "problems/${problem}/Dockerfile"
   tags       = [problem]

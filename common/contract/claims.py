@@ -39,6 +39,7 @@ QUANTITIES: Mapping[str, tuple[str, ...]] = {
     "temporary_bytes_per_element": ("variant", "phase"),
     "logit_error": ("variant", "phase"),
     "floor_share": ("variant", "phase"),
+    "figure": ("variant", "figure"),  # of a problem that compiles or counts, not times
 }
 COMPARISONS = (">=", "<=", ">", "<", "==")
 

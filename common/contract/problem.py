@@ -24,6 +24,9 @@ SCHEMA = "worklog.problem/1"
 # compared: measured by default; diagnostic: a one-variable test, measured when asked for;
 # must-be-rejected: wrong on purpose, to prove that the correctness check can say no.
 ROLES = ("compared", "diagnostic", "must-be-rejected")
+# timed: variants run side by side and are timed. compiled: each variant's process works out figures
+# (counted, compiled, modelled) and nothing is timed; there are no phases and no tolerances.
+KINDS = ("timed", "compiled")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 PACKAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9][A-Za-z0-9._+!-]*")
 
@@ -69,6 +72,7 @@ class Problem:
     symptom: str
     cause: str
     baseline: str
+    kind: str
     phases: Mapping[str, str]  # phase -> the settings key that says how many units one sample has
     variants: Mapping[str, Variant]
     presets: Mapping[str, Preset]
@@ -77,6 +81,8 @@ class Problem:
     evidence: Mapping[str, str]
     predictions: tuple[PredictionSet, ...]
     capture: Capture | None = None
+    # Text of a claim -> the presets that it is about; a claim that is not here is about all.
+    claim_presets: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def repro(self) -> Path:
@@ -126,6 +132,9 @@ def read_problem(path: Path) -> Problem:
 def _build(path: Path, document: Mapping[str, Any]) -> Problem:
     # Both go into manifests and requests as JSON: no dates, no nan.
     json.dumps([document["variants"], document["presets"]], allow_nan=False)
+    kind = document.get("kind", "timed")
+    # Nothing is sampled where nothing is timed.
+    unsampled = {"min_rounds": 1, "max_rounds": 1, "max_seconds": 0.0} if kind != "timed" else {}
     variants = {
         name: Variant(
             name,
@@ -140,7 +149,7 @@ def _build(path: Path, document: Mapping[str, Any]) -> Problem:
     presets = {
         name: Preset(
             name,
-            **{**table, "devices": tuple(table["devices"])},
+            **{**unsampled, **table, "devices": tuple(table["devices"])},
         )
         for name, table in document["presets"].items()
     }
@@ -157,21 +166,30 @@ def _build(path: Path, document: Mapping[str, Any]) -> Problem:
         symptom=document["symptom"],
         cause=document["cause"],
         baseline=document["baseline"],
-        phases=document["phases"],
+        kind=kind,
+        phases=document["phases"] if kind == "timed" else document.get("phases", {}),
         variants=variants,
         presets=presets,
         claims=claims,
         evidence=document.get("evidence", {}),
         predictions=read_predictions(path.with_name("predictions.toml")),
         capture=read_capture(document),
+        claim_presets={
+            row["claim"]: tuple(row["presets"]) for row in document["claims"] if "presets" in row
+        },
     )
 
 
 def _validate(path: Path, problem: Problem) -> None:
+    if problem.kind not in KINDS:
+        raise UsageError(f"{path}: kind {problem.kind!r} is none of {', '.join(KINDS)}; choose one")
+    if problem.kind != "timed" and problem.phases:
+        raise UsageError(f"{path}: a {problem.kind} problem times no phases; remove them")
     if problem.baseline not in problem.variants:
         raise UsageError(f"{path}: baseline {problem.baseline!r} is no variant; name one of them")
     for variant in problem.variants.values():
-        if variant.name != problem.baseline and variant.tolerance is None:
+        timed = problem.kind == "timed" and variant.name != problem.baseline
+        if timed and variant.tolerance is None:
             raise UsageError(
                 f"{path}: variant {variant.name} has no tolerance; state one and why, so that its "
                 "output can be checked"
@@ -203,7 +221,14 @@ def _validate(path: Path, problem: Problem) -> None:
 
 
 def _validate_presets(path: Path, problem: Problem) -> None:
-    if not problem.phases or not problem.presets:
+    for claim, presets in problem.claim_presets.items():
+        strange = [name for name in presets if name not in problem.presets]
+        if strange:
+            raise UsageError(
+                f"{path}: claim {claim} is about {strange[0]!r}, which is no preset; "
+                f"use one of {', '.join(problem.presets)}"
+            )
+    if (problem.kind == "timed" and not problem.phases) or not problem.presets:
         raise UsageError(f"{path}: has no phase or no preset; add one")
     for preset in problem.presets.values():
         for phase, key in problem.phases.items():

@@ -53,4 +53,5 @@ _WAYS: dict[str, Callable[[Side, Side, str | None], Difference]] = {
     RUN: _traces,
     "ncu": _other("common.diff.metrics:diff_ncu"),
     "memory": _other("common.diff.memory:diff_memory"),
+    "compiled": _other("common.diff.compiled:diff_compiled"),
 }

@@ -28,6 +28,17 @@ def prediction_seals(problem: Problem) -> dict[str, str]:
     return {sets.name: sets.sha256 for sets in problem.predictions}
 
 
+def _about(problem: Problem, claim: str) -> dict[str, list[str]]:
+    presets = problem.claim_presets.get(claim)
+    return {} if presets is None else {"presets": list(presets)}
+
+
+def _origin(request: Request) -> str:
+    if request.problem.kind == "compiled":
+        return "compiled"
+    return "measured-gpu" if request.device == "cuda" else "measured-cpu"
+
+
 def first_manifest(request: Request, kind: str, arguments: Sequence[str]) -> dict[str, Any]:
     """`kind` is bench, profile or run; `arguments` are those of the command, paths left out."""
     problem = request.problem
@@ -43,7 +54,7 @@ def first_manifest(request: Request, kind: str, arguments: Sequence[str]) -> dic
         "revision": commit,
         "uncommitted_changes": changed,
         "device": {"kind": request.device, "slug": request.device_slug},
-        "origin": "measured-gpu" if request.device == "cuda" else "measured-cpu",
+        "origin": _origin(request),
         "machine": machine_facts(request.machine),
         "preset": {
             "name": preset.name,
@@ -59,7 +70,12 @@ def first_manifest(request: Request, kind: str, arguments: Sequence[str]) -> dic
         "variants": {v.name: variant_record(v) for v in request.variants},
         "not_applicable": dict(request.not_applicable),
         "claims": [
-            {"says": says, "claim": claim.text, "not_with": list(not_with)}
+            {
+                "says": says,
+                "claim": claim.text,
+                "not_with": list(not_with),
+                **_about(problem, claim.text),
+            }
             for says, claim, not_with in problem.claims
         ],
         "predictions": prediction_seals(problem),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from typing import Any
 
 from common.experiments.bench import PREPARE_SECONDS, open_arguments, start_worker
@@ -11,6 +13,16 @@ from common.recording.environment import without_places
 from common.recording.run_folder import RunWriter, open_run
 from common.report.evidence import Evidence
 from common.timing.worker_client import WorkerFailed
+
+
+def _progress(report: Reporter, name: str) -> Callable[[str], None]:
+    """Shows what a worker says on a terminal's bar; a log would be flooded by it."""
+
+    def say(text: str) -> None:
+        if sys.stderr.isatty():
+            report.step(f"{name}: {text}", advance=0)
+
+    return say
 
 
 def run_profile(request: Request, writer: RunWriter) -> None:
@@ -33,7 +45,12 @@ def run_profile(request: Request, writer: RunWriter) -> None:
                 worker.request("open", PREPARE_SECONDS, **arguments)
                 prepared = worker.request("prepare", PREPARE_SECONDS)["facts"]
                 report.step(f"profiling {variant.name}")
-                recorded = worker.request("profile", PREPARE_SECONDS, folder=str(folder))["facts"]
+                recorded = worker.request(
+                    "profile",
+                    PREPARE_SECONDS,
+                    on_progress=_progress(report, variant.name),
+                    folder=str(folder),
+                )["facts"]
                 facts[variant.name] = {**prepared, **recorded}
             except WorkerFailed as error:
                 report.step(str(error))

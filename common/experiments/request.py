@@ -70,7 +70,7 @@ def settle(
     machine = read_machine()
     device = choose_device(device, machine)
     size = choose_preset(problem, preset, device, device_bytes(machine, device))
-    if device == "cpu" and compiler_version() is None:
+    if device == "cpu" and problem.kind == "timed" and compiler_version() is None:
         raise PreconditionError(
             "torch.compile needs a C++ compiler on a CPU and there is none; "
             "install one (on Debian or Ubuntu: apt-get install g++)"

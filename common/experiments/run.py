@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from common.errors import UsageError
 from common.experiments.bench import run_bench
 from common.experiments.floors_pass import run_floors
 from common.experiments.manifest import first_manifest
@@ -15,10 +16,15 @@ from common.recording.environment import gpu_facts
 from common.recording.run_folder import RunWriter, open_run, write_json
 from common.report.summary import build_summary
 
-PASSES: dict[str, tuple[Callable[[Request, RunWriter], None], ...]] = {
-    "bench": (run_floors, run_bench),
-    "profile": (run_profile,),
-    "run": (run_floors, run_bench, run_profile),
+Passes = tuple[Callable[[Request, RunWriter], None], ...]
+PASSES: dict[str, dict[str, Passes]] = {  # by the kind of the problem and the command
+    "timed": {
+        "bench": (run_floors, run_bench),
+        "profile": (run_profile,),
+        "run": (run_floors, run_bench, run_profile),
+    },
+    # What is compiled or counted is worked out by the same pass that records traces elsewhere.
+    "compiled": {"profile": (run_profile,), "run": (run_profile,)},
 }
 
 
@@ -27,12 +33,18 @@ def execute(request: Request, kind: str, arguments: Sequence[str]) -> tuple[Path
 
     Whatever goes wrong on the way leaves the folder as it is, marked unfinished.
     """
+    passes = PASSES[request.problem.kind].get(kind)
+    if passes is None:
+        raise UsageError(
+            f"{request.problem.name} compiles and counts, there is nothing to {kind} without a "
+            f"run; use worklog run {request.problem.name}"
+        )
     manifest = first_manifest(request, kind, arguments)
     writer = RunWriter.create(
         request.run_parent, manifest["revision"], request.preset.name, manifest
     )
     try:
-        for measure in PASSES[kind]:
+        for measure in passes:
             measure(request, writer)
     except BaseException as error:
         writer.close()

@@ -18,12 +18,15 @@ from typing import Any
 
 from common.contract.predictions import score
 from common.contract.problem import Problem, load_problem, problem_names
+from common.diff.compiled import diff_compiled
 from common.errors import UsageError, WorklogError
 from common.recording.run_folder import Run, open_run, read_json
 from common.report import run_tables
+from common.report.compiled_page import compiled_difference
 from common.report.evidence import Evidence
 from common.report.floor_tables import measured_table, run_floor_table
 from common.report.tables import Table, interval, significant
+from common.traces.compiled_kernel import read_compiled, summarise_compiled
 
 BLOCK = re.compile(
     r"<!-- worklog:(?P<name>[a-z-]+)(?P<options>(?: [a-z]+=[^ >]+)*) -->\n"
@@ -103,6 +106,41 @@ def _pages(problem: Problem, options: Mapping[str, str]) -> str:
     return _with_footer(found, run_tables.fresh_pages(found.summary))
 
 
+def _table(problem: Problem, options: Mapping[str, str]) -> str:
+    """A table that a variant's process worked out and wrote beside its figures."""
+    found = recorded(problem, options["run"])
+    tables = Evidence(found.run).tables(options["variant"])
+    if options["table"] not in tables:
+        known = ", ".join(tables) or "none"
+        raise UsageError(
+            f"{options['variant']} of evidence {options['run']} has no table "
+            f"{options['table']!r}; there are: {known}"
+        )
+    stored = tables[options["table"]]
+    rows = tuple(tuple(map(str, row)) for row in stored["rows"])
+    table = Table(tuple(stored["columns"]), rows, tuple(stored["right"]), stored["note"])
+    return _with_footer(found, table)
+
+
+def _compiled(problem: Problem, options: Mapping[str, str]) -> str:
+    """Two compiled kernels of a run, compared: a=VARIANT/NAME b=VARIANT/NAME."""
+    found = recorded(problem, options["run"])
+    paths = []
+    for side in ("a", "b"):
+        variant, _, name = options[side].partition("/")
+        paths.append(found.run.folder / "traces" / variant / "kernels" / f"{name}.json.gz")
+    one, other = map(read_compiled, paths)
+    summaries = summarise_compiled(one, paths[0]), summarise_compiled(other, paths[1])
+    difference = diff_compiled(one, other, *summaries)
+    return _with_footer(found, compiled_difference(difference))
+
+
+def _figures(problem: Problem, options: Mapping[str, str]) -> str:
+    """Every figure of a problem that is not timed."""
+    found = recorded(problem, options["run"])
+    return _with_footer(found, run_tables.figures(found.summary))
+
+
 def _setup(problem: Problem, options: Mapping[str, str]) -> str:
     rows = [
         (f"`{v.name}`", v.title, ", ".join(v.packages) or "none", v.role)
@@ -175,6 +213,9 @@ RENDERERS: dict[str, tuple[Renderer, frozenset[str]]] = {  # and the options tha
     "correctness": (_correctness, frozenset({"run"})),
     "floors": (_floors, frozenset({"run"})),
     "pages": (_pages, frozenset({"run"})),
+    "table": (_table, frozenset({"run", "variant", "table"})),
+    "compiled": (_compiled, frozenset({"run", "a", "b"})),
+    "figures": (_figures, frozenset({"run"})),
     "setup": (_setup, frozenset()),
     "predictions": (_predictions, frozenset({"set", "run"})),
 }

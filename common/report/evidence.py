@@ -25,7 +25,7 @@ from common.floors.measured import MeasuredFloors, from_json
 from common.floors.roofline import share_of_floor, time_floor_ns
 from common.floors.traffic import bytes_per_weight, decode_floor_ns
 from common.recording import run_sides
-from common.recording.run_folder import Run
+from common.recording.run_folder import Run, read_json
 from common.timing.statistics import Comparison, Summary, compare, compare_unpaired, summarise
 from common.traces.model import Trace
 from common.traces.torch_trace import read_torch_trace
@@ -210,6 +210,18 @@ class Evidence:
         pages = [int(count) for count in found if count is not None]
         return pages or None
 
+    def figures(self, variant: str) -> dict[str, Any]:
+        """What a variant that is not timed worked out: name -> {"value", "unit", "origin"}."""
+        path = self.run.folder / "traces" / variant / "figures.json"
+        if self.state(variant)[0] != "measured" or not path.exists():
+            return {}
+        return dict(read_json(path))
+
+    def tables(self, variant: str) -> dict[str, Any]:
+        """Its tables: name -> {"columns", "rows", "right", "note"}."""
+        path = self.run.folder / "traces" / variant / "tables.json"
+        return dict(read_json(path)) if path.exists() else {}
+
     # Quantities of the grammar, by the names that problem.toml and predictions.toml use.
 
     def _missing(self, variant: str, otherwise: str) -> Measured:
@@ -265,6 +277,13 @@ class Evidence:
             return self._missing(variant, NEEDS_BENCH)
         return Measured(found.share_of_floor)
 
+    def figure(self, variant: str, name: str) -> Measured:
+        """A figure that the variant's own process worked out (compiled, counted, modelled)."""
+        found = self.figures(variant).get(name)
+        if found is None:
+            return self._missing(variant, NEEDS_PROFILE)
+        return Measured(None if found["value"] is None else float(found["value"]))
+
     def quantities(self) -> dict[str, Quantity]:
         return {
             "ratio": self.ratio,
@@ -274,6 +293,7 @@ class Evidence:
             "temporary_bytes_per_element": self.temporary_bytes_per_element,
             "logit_error": self.logit_error,
             "floor_share": self.floor_share,
+            "figure": self.figure,
         }
 
 

@@ -8,7 +8,7 @@ two that stand in it, by their hashes. The same folders give the same bytes.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from common.errors import UsageError
@@ -25,6 +25,12 @@ SECTIONS = (
     ("memory", "Memory", html_sections.memory),
     ("correctness", "Correctness", html_sections.correctness),
     ("samples", "Raw samples", html_sections.samples),
+    ("environment", "Environment and files", html_environment.environment),
+)
+# Of a problem that is compiled and counted: it has no phases, and so nothing that was timed.
+UNTIMED_SECTIONS = (
+    ("claims", "Claims", html_sections.claims),
+    ("figures", "Figures and tables", html_sections.figures),
     ("environment", "Environment and files", html_environment.environment),
 )
 
@@ -66,7 +72,7 @@ def _title(views: Sequence[RunView]) -> tuple[str, str]:
 
 def _links(views: Sequence[RunView]) -> list[tuple[str, str]]:
     if len(views) == 1:
-        return [(f"run1-{key}", name) for key, name, _ in SECTIONS]
+        return [(f"run1-{key}", name) for key, name, _ in sections_of(views[0])]
     runs = [(f"run{n}", _name(view)) for n, view in enumerate(views, 1)]
     return [("comparison", "Comparison"), *runs]
 
@@ -99,11 +105,15 @@ def _comparison(views: Sequence[RunView]) -> str:
     )
 
 
+def sections_of(view: RunView) -> tuple[tuple[str, str, Callable[[RunView, Path], str]], ...]:
+    return SECTIONS if view.phases else UNTIMED_SECTIONS
+
+
 def _run(view: RunView, number: int, place: Path) -> str:
     key = f"run{number}"
     where = Path(os.path.relpath(view.folder.absolute(), place))
     parts = []
-    for name, heading, build in SECTIONS:
+    for name, heading, build in sections_of(view):
         content = build(view, where)
         if content:
             parts.append(

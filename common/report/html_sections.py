@@ -5,13 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from common.floors.measured import from_json
+from common.recording.run_folder import open_run
 from common.report import run_tables
 from common.report.charts_memory import memory_chart
 from common.report.charts_operators import colours, operator_charts
 from common.report.charts_timing import ratio_chart, samples_chart
+from common.report.evidence import Evidence
 from common.report.floor_tables import measured_table, run_floor_table
 from common.report.run_view import RunView, claimed_variants, headline
-from common.report.tables import escape_html, inline_html, mebibytes
+from common.report.tables import Table, escape_html, inline_html, mebibytes
 
 VERDICT_BADGES = {
     "SLOWER": "slow", "FASTER": "fast", "SAME": "same", "AMBIGUOUS": "unsure",
@@ -110,6 +112,22 @@ def claims(view: RunView, _: Path) -> str:
     return run_tables.claims(view.summary).html(
         "What this run must show, and did it", CLAIM_BADGES, "fit"
     )
+
+
+def figures(view: RunView, _: Path) -> str:
+    """What the variants of a problem that is not timed worked out: figures, then tables."""
+    parts = [run_tables.figures(view.summary).html("Figures of every variant", style="sortable")]
+    evidence = Evidence(open_run(view.folder))
+    for variant in view.variants:
+        for name, stored in evidence.tables(variant).items():
+            rows = tuple(tuple(map(str, row)) for row in stored["rows"])
+            right = tuple(stored["right"])
+            table = Table(tuple(stored["columns"]), rows, right, stored["note"])
+            parts.append(
+                f"<details><summary>{escape_html(f'{variant}: {name}')}</summary>"
+                f"{table.html(f'{variant}, {name}', style='sortable')}</details>\n"
+            )
+    return "".join(parts)
 
 
 def times(view: RunView, _: Path) -> str:

@@ -97,6 +97,22 @@ def claims(summary: Summary) -> Table:
     return Table(("claim", "measured", "result"), tuple(rows), ("measured",))
 
 
+def figures(summary: Summary) -> Table:
+    """Every figure of the variants that are not timed."""
+    rows = []
+    for name, variant in summary["variants"].items():
+        for figure, found in variant.get("figures", {}).items():
+            number = found["value"]
+            value = "" if number is None else significant(number, 4)
+            if number is not None and float(number).is_integer():
+                value = f"{int(number):,}"  # counts are exact
+            rows.append((name, figure, value, found.get("unit", ""), found.get("origin", "")))
+        if variant["state"] != "measured" or "profile_failure" in variant:
+            why = variant.get("profile_failure") or variant.get("reason", "")
+            rows.append((name, "", "", "", f"{variant['state']}: {why}"))
+    return Table(("variant", "figure", "value", "unit", "origin"), tuple(rows), ("value",))
+
+
 def operators(summary: Summary, variant: str, phase: str, most: int = 6) -> Table:
     """Time by operator in one phase of one variant; the rows add up to the phase's time."""
     time = summary["variants"][variant]["profile"][phase]["time"]

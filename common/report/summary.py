@@ -72,6 +72,10 @@ def _claim(row: Mapping[str, Any], evidence: Evidence) -> dict[str, Any]:
     if against:
         flag = "--" + against[0].replace("_", "-")
         record = {**record, "reproduced": None, "reason": f"does not apply with {flag}"}
+    about = row.get("presets")
+    if about is not None and evidence.manifest["preset"]["name"] not in about:
+        reason = f"is about preset {' or '.join(about)}"
+        record = {**record, "reproduced": None, "reason": reason}
     return record
 
 
@@ -103,6 +107,9 @@ def _variant(evidence: Evidence, name: str) -> dict[str, Any]:
             key: rounded(value) if isinstance(value, float) else value
             for key, value in asdict(floor).items()
         }
+    figures = evidence.figures(name)
+    if figures:
+        record["figures"] = figures
     failure = evidence.profile_failure(name)
     if failure is not None:
         record["profile_failure"] = failure

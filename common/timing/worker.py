@@ -32,7 +32,8 @@ PR_SET_PDEATHSIG = 1
 class Session(Protocol):
     """What a problem's `repro.py` returns from `open_session(variant, preset, device, options)`.
 
-    `needs_bytes` must work before `prepare`; the others come after it.
+    `needs_bytes` must work before `prepare`; the others come after it. A session whose `profile`
+    is long has an attribute `progress`: it is set to a function that takes one line of text.
     """
 
     def needs_bytes(self) -> int:
@@ -112,6 +113,8 @@ def serve(repro: Path, requests: TextIO, replies: TextIO) -> None:
                 session.outputs(Path(request["path"]))
                 answer({})
             elif command == "profile":
+                if hasattr(session, "progress"):
+                    session.progress = lambda text: answer({"progress": str(text)})
                 answer({"facts": dict(session.profile(Path(request["folder"])))})
             elif command == "close":
                 answer({"peak_resident_bytes": peak_resident_bytes()})

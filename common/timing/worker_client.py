@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -93,8 +93,17 @@ class Worker:
             os.close(writer)
         self._reader, self._pending = reader, b""
 
-    def request(self, command: str, timeout_s: float, **arguments: Any) -> dict[str, Any]:
-        """Send one request and wait for its answer. Raises WorkerFailed, and ends the worker."""
+    def request(
+        self,
+        command: str,
+        timeout_s: float,
+        on_progress: Callable[[str], object] | None = None,
+        **arguments: Any,
+    ) -> dict[str, Any]:
+        """Send one request and wait for its answer. Raises WorkerFailed, and ends the worker.
+
+        `timeout_s` is the longest silence: what a worker says of its progress starts it anew.
+        """
         line = json.dumps({"command": command, **arguments}) + "\n"
         self._asked = True
         try:
@@ -103,12 +112,12 @@ class Worker:
             self._process.stdin.flush()
         except (BrokenPipeError, ValueError, OSError):
             raise self._failure(command, self._how_it_ended()) from None
-        text = self._read_line(command, time.monotonic() + timeout_s)
+        answer = self._next_answer(command, timeout_s)
+        while isinstance(answer, dict) and answer.keys() == {"progress"}:
+            if on_progress is not None:
+                on_progress(str(answer["progress"]))
+            answer = self._next_answer(command, timeout_s)
         self._asked = False
-        try:
-            answer = json.loads(text)
-        except (ValueError, RecursionError):
-            answer = None
         if not isinstance(answer, dict):
             raise self._failure(command, "gave an answer that is none")
         if "error" in answer:
@@ -118,6 +127,13 @@ class Worker:
                 self.name, f"{command} failed: {answer['error']}; see {self.log.name}"
             )
         return answer
+
+    def _next_answer(self, command: str, timeout_s: float) -> Any:
+        text = self._read_line(command, time.monotonic() + timeout_s)
+        try:
+            return json.loads(text)
+        except (ValueError, RecursionError):
+            return None
 
     def _read_line(self, command: str, deadline: float) -> bytes:
         while b"\n" not in self._pending:

@@ -10,6 +10,7 @@ from typing import Any
 
 from common.errors import UsageError
 from common.traces.byte_source import ByteSource
+from common.traces.compiled_kernel import recognises as recognises_compiled
 from common.traces.model import Trace
 
 HEAD_BYTES = 4096
@@ -24,7 +25,9 @@ class Format:
 
     name: str
     says: str  # for the list of what is readable
-    kind: str  # "trace", "ncu" or "memory": which values can be compared with each other
+    kind: (
+        str  # "trace", "ncu", "memory" or "compiled": which values can be compared with each other
+    )
     recognises: Callable[[bytes], bool]  # by the first HEAD_BYTES bytes, gunzipped
     read: str
     summarise: str
@@ -36,6 +39,11 @@ def _is_json(head: bytes) -> bool:
 
 _SUMMARY = "common.traces.summary:summarise_trace"
 _formats: list[Format] = [
+    Format(  # before torch's traces: it is JSON too, with a schema in its first line
+        "compiled", "compiled kernels (.json)", "compiled", recognises_compiled,
+        "common.traces.compiled_kernel:read_compiled",
+        "common.traces.compiled_kernel:summarise_compiled",
+    ),
     Format(
         "torch", "torch.profiler traces (.json)", "trace", _is_json,
         "common.traces.torch_trace:read_torch_trace", _SUMMARY,

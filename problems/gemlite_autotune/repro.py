@@ -1,0 +1,119 @@
+"""What does GemLite's autotuner choose from, and why: compiled here, without a GPU.
+
+    .venv/bin/python problems/gemlite_autotune/repro.py --variant rtx-4090 --preset tiny
+
+One variant, one process. `shipped` reads GemLite's tables and maps the routes; a GPU's name
+compiles every configuration that the autotuner would time there; `families` compiles one of every
+family and format; `numerics` runs the kernels in Triton's interpreter. Nothing is timed: a GPU is
+needed for that. The last line of the output is one JSON document.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+sys.path.append(str(Path(__file__).resolve().parents[2]))  # for `problems`, when run as a script
+
+from common.recording.environment import package_version
+from problems.gemlite_autotune.gpu_route import record_tuning, tuning_results
+from problems.gemlite_autotune.layers import Layer
+from problems.gemlite_autotune.results import Results
+from problems.gemlite_autotune.shipped_tables import check_versions, installed_version
+from problems.gemlite_autotune.tasks import (
+    explore_task,
+    families_task,
+    layer_from,
+    numerics_task,
+    tables_task,
+)
+
+
+class Session:
+    """One variant; what `common.timing.worker.Session` describes, without samples."""
+
+    def __init__(
+        self, task: str, preset: Mapping[str, Any], profiled: bool, gpu: str | None = None
+    ) -> None:
+        self.task, self.gpu, self.preset = task, gpu, preset
+        self.progress: Callable[[str], object] = lambda text: None
+
+    def say(self, text: str, done: int) -> None:
+        """To whoever waits, and into the variant's log."""
+        self.progress(f"{done} done, {text}")
+        print(f"{done} {text}", file=sys.stderr, flush=True)
+
+    def needs_bytes(self) -> int:
+        return 1 << 30
+
+    def prepare(self) -> Mapping[str, Any]:
+        check_versions()
+        self.layer: Layer = layer_from(self.preset)
+        names = ("gemlite", "triton")
+        versions = {name: installed_version(name) for name in names}
+        return {"torch": package_version("torch"), **versions, "layer": str(self.layer)}
+
+    def results(self, folder: Path | None = None) -> Results:
+        if self.task == "tune":
+            batches = [int(m) for m in self.preset["batches"]]
+            return tuning_results(self.layer, record_tuning(self.layer, batches, folder))
+        if self.task == "tables":
+            return tables_task(self.layer)
+        if self.task == "families":
+            return families_task(self.layer.n, self.layer.k, self.say)
+        if self.task == "numerics":
+            return numerics_task()
+        assert self.task == "explore" and self.gpu is not None
+        batches = [int(m) for m in self.preset["batches"]]
+        return explore_task(self.gpu, self.layer, batches, str(self.preset["mode"]), self.say)
+
+    def profile(self, folder: Path) -> Mapping[str, Any]:
+        """Work it out and write figures, tables and kernels into `folder`."""
+        started = time.perf_counter()
+        found = self.results(folder)
+        found.write(folder)
+        return {"seconds": round(time.perf_counter() - started, 1), "kernels": len(found.kernels)}
+
+
+def open_session(
+    variant: Mapping[str, Any], preset: Mapping[str, Any], device: str, options: Mapping[str, Any]
+) -> Session:
+    profiled = bool(options.get("profiled"))
+    return Session(str(variant["task"]), preset, profiled, variant.get("gpu"))
+
+
+def main() -> None:
+    import argparse
+    import json
+
+    from common.errors import WorklogError
+    from common.experiments.request import package_folders, settle
+
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--variant", default="shipped", help="one of problem.toml's variants")
+    parser.add_argument("--preset", default="tiny", help="one of problem.toml's presets")
+    chosen = parser.parse_args()
+    try:
+        request = settle("gemlite_autotune", chosen.preset, [chosen.variant])
+        variant = next(v for v in request.variants if v.name == chosen.variant)
+        sys.path[:0] = map(str, package_folders(variant))
+        os.environ.update(variant.environment)
+        session = open_session(variant.settings, request.preset.settings, request.device, {})
+        facts = session.prepare()
+        found = session.results()
+    except WorklogError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    for name, table in found.tables.items():
+        print(f"{name}\n\n{table.text()}\n")
+    print(json.dumps({"variant": variant.name, "facts": facts, "figures": found.figures}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,176 @@
+"""What the compiled kernels show, each statement on recorded evidence; defects read in the source.
+
+Statements about the `max` list rest on the recorded off-line run, the others on the ordinary one.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from itertools import combinations
+
+import pytest
+
+from common.contract.problem import load_problem
+from common.traces.compiled_kernel import CompiledKernel, read_compiled
+
+GPUS = ("rtx-4090", "h200-sxm", "rtx-5090")
+
+
+def kernels(evidence: str, gpu: str, start: str = "") -> dict[str, CompiledKernel]:
+    problem = load_problem("gemlite_autotune")
+    folder = problem.folder / problem.evidence[evidence] / "traces" / gpu / "kernels"
+    found = {path.name: read_compiled(path) for path in sorted(folder.glob(f"{start}*.json.gz"))}
+    assert found
+    return found
+
+
+def config(kernel: CompiledKernel) -> str:
+    return str(kernel.facts["config"])
+
+
+def stages(kernel: CompiledKernel) -> int:
+    return int(config(kernel).split(" s")[1])
+
+
+def without(text: str, prefix: str) -> str:
+    return " ".join(part for part in text.split() if not part.startswith(prefix))
+
+
+def test_stages_change_nothing_where_there_is_no_loop() -> None:
+    pairs = same = 0
+    found = kernels("max", "rtx-4090", "m1-gemv_revsplitk")
+    for one, other in combinations(found.values(), 2):
+        if without(config(one), "s") == without(config(other), "s"):
+            pairs += 1
+            same += one.facts["program_sha256"] == other.facts["program_sha256"]
+    assert (len(found), pairs, same) == (120, 60, 60)
+
+
+def is_narrow(kernel: CompiledKernel) -> bool:
+    """Fewer than two fp16 outputs for each lane of the block."""
+    block_n = int(config(kernel).split()[0].split("x")[1])
+    return bool(block_n < 2 * kernel.resources["threads"])
+
+
+@pytest.mark.parametrize(("evidence", "gpu"), [("max", "rtx-4090"), *(("cpu", g) for g in GPUS)])
+def test_narrow_fp16_outputs_are_added_by_compare_and_swap_and_only_they(
+    evidence: str, gpu: str
+) -> None:
+    found = kernels(evidence, gpu, "m1-gemv_revsplitk")
+    for kernel in found.values():
+        expected = "compare-and-swap" if is_narrow(kernel) else "red"
+        assert kernel.metrics["atomics"] == expected, config(kernel)
+    narrow = sum(map(is_narrow, found.values()))
+    assert narrow == (48 if evidence == "max" else 2)
+
+
+def test_fourteen_of_the_max_list_have_a_stack() -> None:
+    found = kernels("max", "rtx-4090", "m1-gemv_revsplitk").values()
+    stacks = [kernel.resources["stack_bytes"] for kernel in found]
+    assert sum(size > 0 for size in stacks) == 14
+    assert max(stacks) > 8000
+    for kernel in found:  # what has spill instructions has a stack
+        spills = kernel.by_class().get("local (spill)", 0)
+        assert (spills > 0) <= (kernel.resources["stack_bytes"] > 0), config(kernel)
+
+
+@pytest.mark.parametrize("gpu", GPUS)
+def test_a_pipeline_is_there_exactly_from_two_stages_on(gpu: str) -> None:
+    found = [*kernels("cpu", gpu, "m8-gemm").values(), *kernels("cpu", gpu, "m128-gemm").values()]
+    assert len(found) > 25
+    for kernel in found:
+        assert (kernel.count("LDGSTS") > 0) == (stages(kernel) > 1), config(kernel)
+
+
+def test_the_winners_short_loop_is_unrolled_on_sm_89_and_on_no_other() -> None:
+    """Noted as unrolled; that holds for the architecture it was seen on."""
+    name = "m8-gemm_splitk-16x128x64-sk16"
+    loops = {gpu: next(iter(kernels("cpu", gpu, name).values())) for gpu in GPUS}
+    assert loops["rtx-4090"].loop_instructions == 0
+    assert loops["rtx-4090"].count("HMMA") == 32
+    for gpu in ("h200-sxm", "rtx-5090"):
+        assert loops[gpu].loop_instructions > 100 and loops[gpu].count("HMMA") == 8
+
+
+@pytest.mark.parametrize("gpu", GPUS)
+def test_the_order_of_loads_always_changes_the_program(gpu: str) -> None:
+    pairs = 0
+    for start in ("m8-gemm", "m128-gemm"):
+        for one, other in combinations(kernels("cpu", gpu, start).values(), 2):
+            if without(config(one), "A") == without(config(other), "A"):
+                pairs += 1
+                assert one.facts["program_sha256"] != other.facts["program_sha256"]
+    assert pairs >= 3
+
+
+def test_the_pruner_keeps_what_does_not_fit() -> None:
+    refused = {
+        gpu: [config(k) for k in kernels("cpu", gpu).values() if not k.metrics["can_launch"]]
+        for gpu in GPUS
+    }
+    assert {gpu: len(found) for gpu, found in refused.items()} == {
+        "rtx-4090": 0,
+        "h200-sxm": 6,
+        "rtx-5090": 1,
+    }
+
+
+def ask(environment: dict[str, str], body: str) -> object:
+    code = (
+        "import json\n"
+        "from problems.gemlite_autotune.described_device import described\n"
+        "from problems.gemlite_autotune.devices import describe\n"
+        "from problems.gemlite_autotune.layers import Layer\n"
+        "with described(describe('h200-sxm')):\n"
+        "    from problems.gemlite_autotune.launches import intercept, use_tables\n"
+        "    from problems.gemlite_autotune.gemlite_layers import gemlite_layer\n"
+        "    from gemlite import core\n"
+        f"    {body}\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.slow
+def test_the_flag_of_contiguous_data_is_lost_on_the_way(environment: dict[str, str]) -> None:
+    """`forward_functional` reads index 1 of its arguments, which is the number of bits."""
+    found = ask(
+        environment,
+        "layer = Layer(4096, 4096, 'a8w8-int8'); use_tables(False); "
+        "print(json.dumps([gemlite_layer(layer).data_contiguous, "
+        "bool(intercept(layer, 128).keywords['data_contiguous'])]))",
+    )
+    assert found == [False, True]
+
+
+@pytest.mark.slow
+def test_tuning_one_row_clones_the_weights_inside_each_timed_call(
+    environment: dict[str, str],
+) -> None:
+    found = ask(
+        environment,
+        "print(json.dumps({k.matmul_type: [list(f.restore_value) for f in k.kernel] "
+        "for k in core.GEMLITE_TRITON_KERNELS}))",
+    )
+    assert isinstance(found, dict)
+    assert found["GEMV_REVSPLITK"] == [["a_ptr", "b_ptr", "c_ptr"]]
+    assert found["GEMM"] == [[], []]
+
+
+@pytest.mark.slow
+def test_the_default_mode_of_one_row_does_not_even_look_into_the_table(
+    environment: dict[str, str],
+) -> None:
+    """With one configuration in the list Triton asks no pruner, where the table is looked up."""
+    found = ask(
+        environment,
+        "use_tables(False, 'default'); "
+        "print(json.dumps([len(f.configs) for f in core.GEMLITE_TRITON_MAPPING"
+        "['GEMV_REVSPLITK'].kernel]))",
+    )
+    assert found == [1]
