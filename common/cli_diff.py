@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import io
 import json
 import math
@@ -63,7 +64,11 @@ def run_diff(arguments: argparse.Namespace) -> int:
 
     bounds = parse_bounds(arguments.fail_on)  # a wrong one must not show after minutes of reading
     _check_places(arguments)
-    difference = compare(arguments.a, arguments.b, arguments.by)
+    gc.disable()  # columns and rows are no garbage: looking through them is 5 % of the time
+    try:
+        difference = compare(arguments.a, arguments.b, arguments.by)
+    finally:
+        gc.enable()
     outcome = evaluate(difference, bounds, arguments.strict)
     _write_pages(difference, arguments)
     _print(difference, arguments)

@@ -15,10 +15,16 @@ def compare_files(a: str, b: str, by: str | None = None) -> Difference:
 
     Raises UsageError, in one line, for what cannot be read or compared and for an unknown `by`.
     """
-    side_a, side_b = open_sides(a, b)
+    side_a, side_b = open_sides(a, b, _load)
     warnings = check_kinds(side_a, side_b)
     found = _WAYS[side_a.kind](side_a, side_b, by)
     return replace(found, warnings=(*warnings, *found.warnings))
+
+
+def _load(side: Side) -> None:
+    """Import what compares this kind of side: there is time while the other one is read."""
+    for module in _NEEDS.get(side.kind, ()):
+        import_module(module)
 
 
 def _traces(a: Side, b: Side, by: str | None) -> Difference:
@@ -48,6 +54,13 @@ def _other(place: str) -> Callable[[Side, Side, str | None], Difference]:
     return compare
 
 
+_FOR_TRACES = (
+    "common.diff.comparable",
+    "common.diff.findings",
+    "common.diff.trace_diff",
+    "common.diff.verdict",
+)
+_NEEDS = {"trace": _FOR_TRACES, RUN: _FOR_TRACES}
 _WAYS: dict[str, Callable[[Side, Side, str | None], Difference]] = {
     "trace": _traces,
     RUN: _traces,

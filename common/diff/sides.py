@@ -9,7 +9,7 @@ A file that exists wins over the reading of `#` as a separator, so names with a 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,11 +75,19 @@ def open_side(text: str) -> Side:
     )
 
 
-def open_sides(a: str, b: str) -> tuple[Side, Side]:
-    """Both sides; large files are read at the same time, on two cores. Raises as `open_side`."""
+def open_sides(
+    a: str, b: str, meanwhile: Callable[[Side], None] | None = None
+) -> tuple[Side, Side]:
+    """Both sides; large files are read at the same time, on two cores. Raises as `open_side`.
+
+    `meanwhile` is called with the first side, while the other one may still be under way.
+    """
     large = min(_size(a), _size(b)) > WORTH_A_PROCESS_BYTES
     with begun(lambda: open_side(b), large) as other:
-        return open_side(a), other()
+        side = open_side(a)
+        if meanwhile is not None:
+            meanwhile(side)
+        return side, other()
 
 
 def _size(text: str) -> int:
