@@ -104,6 +104,8 @@ def build_parser() -> argparse.ArgumentParser:
     ):
         command = commands.add_parser(name, help=says, description=says)
         _add_experiment_arguments(command, many=name == "run")
+        if name == "bench":
+            command.add_argument("--study", metavar="S", help="a study of the problem by itself")
         command.set_defaults(command=_experiment)
     report = commands.add_parser("report", help="write the HTML report of runs")
     report.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a run")
@@ -162,6 +164,16 @@ def _experiment(arguments: argparse.Namespace) -> int:
 
     if arguments.out is not None and not arguments.out.name:
         raise UsageError("--out is empty or names no folder; give a folder")
+    if getattr(arguments, "study", None):
+        from common.experiments.study import run_script
+
+        if arguments.variant:
+            raise UsageError("--study names its variants itself; leave out --variant")
+        variants = load_study(arguments.problems[0], arguments.study)
+        if not variants:
+            return run_script(arguments.problems[0], arguments.study, arguments.json)
+        # A study's question is why: it needs the traces beside the times.
+        arguments.variant, arguments.name = variants, "run"
     options: dict[str, Any] = {}
     if arguments.compile_prefill:
         options["compile_prefill"] = True
@@ -180,6 +192,12 @@ def _experiment(arguments: argparse.Namespace) -> int:
     pairs = zip(requests, results, strict=True)
     broken = any(_fell_out(summary, request) for request, (summary, _) in pairs)
     return 1 if refuted or broken else 0
+
+
+def load_study(problem: str, study: str) -> list[str]:
+    from common.contract.problem import load_problem
+
+    return load_problem(problem).study_variants(study)
 
 
 def _all_problems() -> list[str]:

@@ -46,6 +46,7 @@ class Variant:
     # Device kind -> the path of `common.floors.traffic` that counts its bytes per weight.
     traffic: Mapping[str, str] = field(default_factory=dict)
     role: str = "compared"
+    study: str = ""  # measured with the others of this name, by `bench --study NAME`
     needs_cuda_capability: float | None = None
 
 
@@ -90,6 +91,18 @@ class Problem:
 
     def default_variants(self) -> list[str]:
         return [name for name, variant in self.variants.items() if variant.role == "compared"]
+
+    def studies(self) -> list[str]:
+        """Names of the studies: groups of variants, and scripts `study_NAME.py` of the problem."""
+        scripts = {path.stem.removeprefix("study_") for path in self.folder.glob("study_*.py")}
+        return sorted(scripts | {v.study for v in self.variants.values() if v.study})
+
+    def study_variants(self, study: str) -> list[str]:
+        """The variants of one study; empty where it is a script. UsageError for a wrong name."""
+        if study not in self.studies():
+            known = ", ".join(self.studies()) or "none"
+            raise UsageError(f"{self.name} has no study {study!r}; there are: {known}")
+        return [name for name, variant in self.variants.items() if variant.study == study]
 
 
 def root() -> Path:
@@ -207,6 +220,9 @@ def _validate(path: Path, problem: Problem) -> None:
     _validate_presets(path, problem)
     for variant in problem.variants.values():
         _validate_variant(path, variant)
+    for study in problem.studies():
+        if not NAME.fullmatch(study):
+            raise UsageError(f"{path}: study {study!r}: use letters, digits and . _ + -")
     try:
         for _, claim, _ in problem.claims:
             check_call(claim.quantity, problem.variants, problem.phases)

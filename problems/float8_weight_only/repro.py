@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,14 +40,23 @@ PROFILED_STEPS = 5
 WARM_UP_STEPS = 3
 # Bytes of temporaries per element of the largest linear at the peak: 14 while float8 is dequantised
 # (0.13.0), reserved twice where a CUDA graph keeps a pool beside eager prefill's.
-TEMPORARY_BYTES = {"bf16": 0, "float8wo": 2 * 14}
+TEMPORARY_BYTES = {"bf16": 0, "float8wo": 2 * 14, "float8-fused": 9}  # 9: its weight being packed
 OTHER_TEMPORARY_BYTES = 4
+WITHOUT_TORCHAO = ("bf16", "float8-fused")
 
 
 def quantiser(scheme: str) -> Callable[[nn.Module], None] | None:
-    """The real torchao call that replaces the linear weights of a module in place."""
+    """The real torchao call that replaces the linear weights of a module in place, or our own."""
     if scheme == "bf16":
         return None
+    if scheme == "float8-fused":
+        from fused_float8 import packing  # beside this file
+
+        def pack(module: nn.Module) -> None:
+            with named_range(ranges.QUANTISE):
+                packing.quantize_(module)
+
+        return pack
     from torchao import quantization as ao
 
     if scheme == "float8wo":
@@ -96,9 +105,10 @@ def linears(model: Llama) -> list[nn.Linear]:
 
 def weight_bytes(model: Llama) -> tuple[int, int]:
     """(bytes of all linear weights as stored, how many of the linears are quantised)."""
-    parts = [stored_parts(linear.weight) for linear in linears(model)]
+    # Buffers: the scales of our own layers; torchao keeps them inside the weight.
+    parts = [[*stored_parts(each.weight), *each.buffers()] for each in linears(model)]
     stored = sum(part.nbytes for each in parts for part in each)
-    return stored, sum(len(each) > 1 for each in parts)
+    return stored, sum(any(part.itemsize == 1 for part in each) for each in parts)
 
 
 class Session:
@@ -112,6 +122,8 @@ class Session:
         decode_steps: int,
         device: str,
         permute_scales: bool = False,
+        patches: Sequence[str] = (),
+        compiled: str = "decode",
         checkpoint: str | None = None,
         compile_prefill: bool = False,
         profiled: bool = False,
@@ -119,7 +131,8 @@ class Session:
         self.scheme, self.decode_steps, self.permute = scheme, decode_steps, permute_scales
         self.device = torch.device(device)
         self.checkpoint = Path(checkpoint) if checkpoint else None
-        self.compile_prefill, self.profiled = compile_prefill, profiled
+        self.patches, self.compiled = patches, "all" if compile_prefill else compiled
+        self.profiled = profiled
         cache_length = prompt_tokens + max(decode_steps, PROFILED_STEPS) + 1
         if self.checkpoint:
             self.config: LlamaConfig = config_from_checkpoint(self.checkpoint, cache_length)
@@ -145,6 +158,10 @@ class Session:
     def prepare(self) -> Mapping[str, Any]:
         started = time.perf_counter()
         quantise = quantiser(self.scheme)
+        if self.patches:
+            import ablation  # beside this file
+
+            ablation.apply(self.patches)
         configure_inductor()
         if self.checkpoint:
             self.model = build_from_checkpoint(
@@ -161,12 +178,13 @@ class Session:
         # Operators cannot be seen inside a graph replay, so the profiled session goes without.
         graphs = self.device.type == "cuda" and not self.profiled
         mode = "reduce-overhead" if graphs else "default"
-        self.step = torch.compile(self.model, fullgraph=True, mode=mode)
-        self.fill = self.step if self.compile_prefill else self.model
+        compiled = torch.compile(self.model, fullgraph=True, mode=mode)
+        self.step = self.model if self.compiled == "none" else compiled
+        self.fill = compiled if self.compiled == "all" else self.model
         with named_range(ranges.COMPILE):
             self._decode_step(0)
             self._prefill()
-        compiled = time.perf_counter()
+        ready = time.perf_counter()
         with named_range(ranges.WARM_UP):
             self._prefill()
             for index in range(min(WARM_UP_STEPS, len(self.forced))):
@@ -174,7 +192,7 @@ class Session:
         stored, quantised = weight_bytes(self.model)
         return {
             "torch": torch.__version__,
-            "torchao": package_version("torchao") if self.scheme != "bf16" else None,
+            "torchao": package_version("torchao") if self.scheme not in WITHOUT_TORCHAO else None,
             "triton": package_version("triton"),
             "numpy": package_version("numpy"),
             "compiler": compiler_version() if self.device.type == "cpu" else None,
@@ -186,7 +204,7 @@ class Session:
             # Independent errors of linears in a row add in quadrature.
             "tolerance_scale": math.sqrt(len(linears(self.model))),
             "build_seconds": round(built - started, 2),
-            "compile_seconds": round(compiled - built, 2),
+            "compile_seconds": round(ready - built, 2),
         }
 
     def _prefill(self) -> Tensor:

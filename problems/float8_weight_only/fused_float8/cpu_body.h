@@ -1,0 +1,182 @@
+// The kernels for one instruction set. Included once per instruction set by cpu_kernels.cpp, inside
+// a namespace that defines V (vectors of V::BYTES bytes) and TARGET (the function attribute).
+//
+// Decoding. A 16-bit word holds two codes; the high one is s eeee mmm 0000 0000 (e4m3). Shifted
+// right by 4 arithmetically and masked, it is a bfloat16 of the same value times 2^-120: the
+// exponent biases are 7 and 127, and subnormal codes become subnormal bfloat16, so no code but the
+// two NaNs (whose rows the caller overwrites) needs care. e5m2 is the same with a shift by 3 and
+// 2^-112. A bfloat16 is the upper half of a float32: no conversion instruction is needed. The
+// activations carry the missing power of two (Activations in cpu_kernels.cpp), and come in the
+// order in which the lanes meet them, so that nothing is ever shuffled. Per 32 codes of 256-bit
+// vectors: 1 load, 5 shifts, 4 ands, 4 fused multiply-adds.
+
+template <int SHIFT>  // 4: e4m3fn, 3: e5m2
+struct Codes {
+  static constexpr int16_t MASK = SHIFT == 4 ? int16_t(0x87F0) : int16_t(0x8FE0);
+};
+
+// Four vectors of float32 from V::BYTES codes, in the order of Order::FLOAT8.
+template <int SHIFT>
+TARGET static inline __attribute__((always_inline)) void decode(
+    const uint8_t* codes, typename V::F (&out)[4]) {
+  const typename V::I raw = V::load(codes), mask = V::set16(Codes<SHIFT>::MASK);
+  const typename V::I even = V::both(V::template sra16<SHIFT>(V::template sll16<8>(raw)), mask);
+  const typename V::I odd = V::both(V::template sra16<SHIFT>(raw), mask);
+  out[0] = V::low_halves(even);
+  out[1] = V::high_halves(even);
+  out[2] = V::low_halves(odd);
+  out[3] = V::high_halves(odd);
+}
+
+// sums[r][m] = dot(codes of row r, activations of row m): ROWS weight rows, M activation rows.
+// `columns` is a multiple of 64; `stride` is bytes between weight rows, `x_stride` floats.
+template <int SHIFT, int ROWS, int M>
+TARGET static void dots(
+    const uint8_t* codes, int64_t stride, const float* x, int64_t x_stride, int64_t columns,
+    float* sums) {
+  // Independent sums hide the latency of the FMA: eight of them, as far as they fit.
+  constexpr int CHAINS = ROWS * M <= 2 ? 4 : ROWS * M <= 4 ? 2 : 1;
+  typename V::F acc[ROWS][M][CHAINS];
+  for (auto& row : acc)
+    for (auto& one : row)
+      for (auto& chain : one) chain = V::zero();
+  for (int64_t k = 0; k < columns; k += 64) {
+    // The rows after these, in the order in which they lie: one stream, into the second cache.
+#pragma GCC unroll 4
+    for (int r = 0; r < ROWS; r++)
+      __builtin_prefetch(codes + ROWS * (stride + k) + 64 * r + PREFETCH_BYTES, 0, 2);
+#pragma GCC unroll 2
+    for (int part = 0; part < 64; part += V::BYTES) {
+#pragma GCC unroll 4
+      for (int r = 0; r < ROWS; r++) {
+        typename V::F w[4];
+        decode<SHIFT>(codes + r * stride + k + part, w);
+#pragma GCC unroll 4
+        for (int m = 0; m < M; m++) {
+          const float* here = x + m * x_stride + k + part;
+#pragma GCC unroll 4
+          for (int quarter = 0; quarter < 4; quarter++) {
+            auto& chain = acc[r][m][quarter % CHAINS];
+            chain = V::fma(w[quarter], V::loadf(here + quarter * (V::BYTES / 4)), chain);
+          }
+        }
+      }
+    }
+  }
+  for (int r = 0; r < ROWS; r++)
+    for (int m = 0; m < M; m++) {
+      typename V::F sum = acc[r][m][0];
+      for (int chain = 1; chain < CHAINS; chain++) sum = V::add(sum, acc[r][m][chain]);
+      sums[r * M + m] += V::reduce(sum);
+    }
+}
+
+template <int ROWS, int M>
+TARGET static void float8_rows(const Float8Job& job, const uint8_t* codes, const float* x, float* sums) {
+  if (job.shift == 4)
+    dots<4, ROWS, M>(codes, job.columns, x, job.padded, job.whole, sums);
+  else
+    dots<3, ROWS, M>(codes, job.columns, x, job.padded, job.whole, sums);
+  if (job.whole == job.columns) return;
+  // The columns beyond the last multiple of 64, from a copy padded with zeros.
+  alignas(64) uint8_t tail[ROWS * 64] = {};
+  for (int r = 0; r < ROWS; r++)
+    std::memcpy(tail + 64 * r, codes + r * job.columns + job.whole, job.columns - job.whole);
+  if (job.shift == 4)
+    dots<4, ROWS, M>(tail, 64, x + job.whole, job.padded, 64, sums);
+  else
+    dots<3, ROWS, M>(tail, 64, x + job.whole, job.padded, 64, sums);
+}
+
+template <int M>
+TARGET static void float8_block(const Float8Job& job, int64_t from, int64_t to, int64_t m0) {
+  constexpr int ROWS = 2;
+  const float* x = job.x + m0 * job.padded;
+  int64_t n = from;
+  for (; n + ROWS <= to; n += ROWS) {
+    float sums[ROWS * M] = {};
+    float8_rows<ROWS, M>(job, job.codes + n * job.columns, x, sums);
+    for (int r = 0; r < ROWS; r++)
+      for (int m = 0; m < M; m++) store(job, m0 + m, n + r, sums[r * M + m]);
+  }
+  for (; n < to; n++) {
+    float sums[M] = {};
+    float8_rows<1, M>(job, job.codes + n * job.columns, x, sums);
+    for (int m = 0; m < M; m++) store(job, m0 + m, n, sums[m]);
+  }
+}
+
+// Weight rows [from, to) against all activation rows, four of these at a time.
+TARGET static void float8_linear(const Float8Job& job, int64_t from, int64_t to) {
+  constexpr int64_t TILE = 8;  // rows that stay in the first cache while the activations pass
+  for (int64_t n = from; n < to; n += job.m > 4 ? TILE : to - from) {
+    const int64_t end = job.m > 4 ? std::min(n + TILE, to) : to;
+    for (int64_t m0 = 0; m0 < job.m; m0 += 4) switch (std::min<int64_t>(job.m - m0, 4)) {
+        case 1: float8_block<1>(job, n, end, m0); break;
+        case 2: float8_block<2>(job, n, end, m0); break;
+        case 3: float8_block<3>(job, n, end, m0); break;
+        default: float8_block<4>(job, n, end, m0);
+      }
+  }
+}
+
+// One activation row times bfloat16 weight rows: the baseline that float8 must beat.
+template <int ROWS>
+TARGET static void bf16_rows(
+    const uint16_t* w, int64_t stride, const float* x, int64_t columns, float* sums) {
+  constexpr int STEP = V::BYTES / 2;
+  typename V::F acc[ROWS][2];
+  for (auto& row : acc) row[0] = row[1] = V::zero();
+  for (int64_t k = 0; k < columns; k += 32) {  // one cache line
+#pragma GCC unroll 4
+    for (int r = 0; r < ROWS; r++)
+      __builtin_prefetch(w + ROWS * (stride + k) + 32 * r + PREFETCH_BYTES / 2, 0, 2);
+#pragma GCC unroll 2
+    for (int part = 0; part < 32; part += STEP)
+#pragma GCC unroll 4
+      for (int r = 0; r < ROWS; r++) {
+        const typename V::I raw = V::load(w + r * stride + k + part);
+        const float* here = x + k + part;
+        acc[r][0] = V::fma(V::low_halves(raw), V::loadf(here), acc[r][0]);
+        acc[r][1] = V::fma(V::high_halves(raw), V::loadf(here + STEP / 2), acc[r][1]);
+      }
+  }
+  for (int r = 0; r < ROWS; r++) sums[r] += V::reduce(V::add(acc[r][0], acc[r][1]));
+}
+
+template <int ROWS>
+TARGET static void bf16_group(
+    const uint16_t* w, int64_t columns, const float* x, uint16_t* y, int64_t n) {
+  const int64_t whole = columns / 32 * 32, rest = columns - whole;
+  float sums[ROWS] = {};
+  bf16_rows<ROWS>(w + n * columns, columns, x, whole, sums);
+  if (rest) {
+    alignas(64) uint16_t tail[ROWS * 32] = {};
+    for (int r = 0; r < ROWS; r++)
+      std::memcpy(tail + 32 * r, w + (n + r) * columns + whole, 2 * rest);
+    bf16_rows<ROWS>(tail, 32, x + whole, 32, sums);
+  }
+  for (int r = 0; r < ROWS; r++) y[n + r] = to_bf16(sums[r]);
+}
+
+TARGET static void bf16_gemv(
+    const uint16_t* w, int64_t columns, const float* x, uint16_t* y, int64_t from, int64_t to) {
+  int64_t n = from;
+  for (; n + 4 <= to; n += 4) bf16_group<4>(w, columns, x, y, n);
+  for (; n < to; n++) bf16_group<1>(w, columns, x, y, n);
+}
+
+// Reads `bytes` (a multiple of 512) and does next to nothing with them: what the bus gives.
+TARGET static int64_t read_only(const uint8_t* from, int64_t bytes) {
+  typename V::I acc[8];
+  for (auto& one : acc) one = V::set16(0);
+  for (int64_t k = 0; k < bytes; k += 8 * V::BYTES) {
+#pragma GCC unroll 8
+    for (int line = 0; line < 8 * V::BYTES; line += 64)
+      __builtin_prefetch(from + k + line + PREFETCH_BYTES, 0, 3);
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; i++) acc[i] = V::exclusive(acc[i], V::load(from + k + i * V::BYTES));
+  }
+  for (int i = 1; i < 8; i++) acc[0] = V::exclusive(acc[0], acc[i]);
+  return V::fold(acc[0]);
+}

@@ -1,0 +1,340 @@
+// y = x @ weight.T with float8 weights on a CPU, its bfloat16 counterpart, and a pure read.
+// Built and loaded by build.py, which also defines the operators; docs of the arguments are there.
+#include <ATen/Parallel.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
+#include <torch/library.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <cstring>
+#include <string>
+#include <vector>
+
+#if defined(__x86_64__)
+#include "cpu_vectors.h"
+#endif
+
+namespace {
+
+constexpr int PREFETCH_BYTES = 4096;
+constexpr int64_t BYTES_PER_TASK = 64 << 10;
+
+struct Float8Job {
+  const uint8_t* codes;  // (rows, columns)
+  const float* x;        // (m, padded), in the order and with the power of two that decoding needs
+  const float* scale;    // (rows) or (1)
+  const double* back;    // (m): undoes that power of two
+  uint16_t* y;           // (m, rows)
+  int64_t m, rows, columns, padded, whole;
+  int shift;
+  bool scale_per_row;
+};
+
+float from_bf16(uint16_t bits) {
+  const uint32_t wide = uint32_t(bits) << 16;
+  float value;
+  std::memcpy(&value, &wide, 4);
+  return value;
+}
+
+uint16_t to_bf16(float value) {  // to nearest, ties to even; NaN stays NaN
+  uint32_t bits;
+  std::memcpy(&bits, &value, 4);
+  if (std::isnan(value)) return uint16_t(bits >> 16 | 0x40);
+  return uint16_t((bits + 0x7FFF + (bits >> 16 & 1)) >> 16);
+}
+
+void store(const Float8Job& job, int64_t m, int64_t n, float sum) {
+  const double scale = job.scale[job.scale_per_row ? n : 0];
+  job.y[m * job.rows + n] = to_bf16(float(sum * job.back[m] * scale));
+}
+
+// The order in which vectors of `bytes` bytes meet the activations: of every four neighbouring
+// columns (float8) or two (bfloat16) each goes into a vector of its own.
+void float8_order(const float* from, int64_t padded, int bytes, float* to) {
+  const int lanes = bytes / 4;
+  for (int64_t k = 0; k < padded; k += bytes)
+    for (int i = 0; i < lanes; i++) {
+      to[k + i] = from[k + 4 * i];
+      to[k + lanes + i] = from[k + 4 * i + 2];
+      to[k + 2 * lanes + i] = from[k + 4 * i + 1];
+      to[k + 3 * lanes + i] = from[k + 4 * i + 3];
+    }
+}
+void bf16_order(const float* from, int64_t padded, int bytes, float* to) {
+  const int lanes = bytes / 4;
+  for (int64_t k = 0; k < padded; k += 2 * lanes)
+    for (int i = 0; i < lanes; i++) {
+      to[k + i] = from[k + 2 * i];
+      to[k + lanes + i] = from[k + 2 * i + 1];
+    }
+}
+
+#if defined(__x86_64__)
+namespace avx2 {
+using V = Avx2;
+#define TARGET AVX2_TARGET
+#include "cpu_body.h"
+#undef TARGET
+}  // namespace avx2
+namespace avx512 {
+using V = Avx512;
+#define TARGET AVX512_TARGET
+#include "cpu_body.h"
+#undef TARGET
+}  // namespace avx512
+namespace avx512_emulated {
+using V = Twice;
+#define TARGET AVX2_TARGET
+#include "cpu_body.h"
+#undef TARGET
+}  // namespace avx512_emulated
+#endif
+
+// One code at a time, by the format's definition: for other CPUs, and what the others are tested by.
+namespace portable {
+
+float value_of(int code, int shift) {
+  const int mantissa_bits = shift - 1, exponent_bits = 8 - shift, bias = (1 << (exponent_bits - 1)) - 1;
+  const int mantissa = code & ((1 << mantissa_bits) - 1);
+  const int exponent = code >> mantissa_bits & ((1 << exponent_bits) - 1);
+  const int top = (1 << exponent_bits) - 1;
+  float value;
+  if (shift == 4 && (code & 0x7F) == 0x7F)
+    value = NAN;
+  else if (shift == 3 && exponent == top)
+    value = mantissa ? NAN : INFINITY;
+  else if (exponent == 0)
+    value = std::ldexp(float(mantissa), 1 - bias - mantissa_bits);
+  else
+    value = std::ldexp(float(mantissa + (1 << mantissa_bits)), exponent - bias - mantissa_bits);
+  return code & 0x80 ? -value : value;
+}
+
+void float8_linear(const Float8Job& job, int64_t from, int64_t to) {
+  float values[256];
+  for (int code = 0; code < 256; code++) values[code] = value_of(code, job.shift);
+  for (int64_t n = from; n < to; n++)
+    for (int64_t m = 0; m < job.m; m++) {
+      float sum = 0;
+      for (int64_t k = 0; k < job.columns; k++)
+        sum += values[job.codes[n * job.columns + k]] * job.x[m * job.padded + k];
+      store(job, m, n, sum);
+    }
+}
+
+void bf16_gemv(
+    const uint16_t* w, int64_t columns, const float* x, uint16_t* y, int64_t from, int64_t to) {
+  for (int64_t n = from; n < to; n++) {
+    float sum = 0;
+    for (int64_t k = 0; k < columns; k++) sum += from_bf16(w[n * columns + k]) * x[k];
+    y[n] = to_bf16(sum);
+  }
+}
+
+int64_t read_only(const uint8_t* from, int64_t bytes) {
+  int64_t all = 0, one;
+  for (int64_t k = 0; k < bytes; k += 8) {
+    std::memcpy(&one, from + k, 8);
+    all ^= one;
+  }
+  return all;
+}
+
+}  // namespace portable
+
+struct Kernels {
+  const char* name;
+  int vector_bytes;  // 0: activations in their natural order, no power of two
+  void (*float8_linear)(const Float8Job&, int64_t, int64_t);
+  void (*bf16_gemv)(const uint16_t*, int64_t, const float*, uint16_t*, int64_t, int64_t);
+  int64_t (*read_only)(const uint8_t*, int64_t);
+};
+
+const Kernels PORTABLE = {"portable", 0, portable::float8_linear, portable::bf16_gemv, portable::read_only};
+#if defined(__x86_64__)
+const Kernels AVX2 = {"avx2", 32, avx2::float8_linear, avx2::bf16_gemv, avx2::read_only};
+const Kernels AVX512 = {"avx512", 64, avx512::float8_linear, avx512::bf16_gemv, avx512::read_only};
+const Kernels EMULATED = {
+    "avx512-emulated", 64, avx512_emulated::float8_linear, avx512_emulated::bf16_gemv,
+    avx512_emulated::read_only};
+#endif
+
+std::vector<const Kernels*> usable() {  // the best first
+  std::vector<const Kernels*> found;
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  if (avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
+    found.push_back(&AVX512);
+  if (avx2) found.insert(found.end(), {&AVX2, &EMULATED});
+#endif
+  found.push_back(&PORTABLE);
+  return found;
+}
+
+std::atomic<const Kernels*> chosen{nullptr};
+
+const Kernels& kernels() {
+  if (chosen == nullptr) chosen = usable().front();
+  return *chosen;
+}
+
+// Choose an instruction set by name ("" changes nothing); returns the one in use.
+std::string instruction_set(const std::string& wanted) {
+  if (!wanted.empty()) {
+    const Kernels* found = nullptr;
+    for (const Kernels* each : usable())
+      if (wanted == each->name) found = each;
+    TORCH_CHECK_VALUE(found, "this CPU cannot run ", wanted, " kernels; choose another set");
+    chosen = found;
+  }
+  return kernels().name;
+}
+
+// Subnormal codes are subnormal numbers on the way: flush-to-zero must be off in each thread.
+class ExactSubnormals {
+#if defined(__x86_64__)
+ public:
+  ExactSubnormals() : before_(_mm_getcsr()) { _mm_setcsr(before_ & ~0x8040u); }
+  ~ExactSubnormals() { _mm_setcsr(before_); }
+
+ private:
+  unsigned before_;
+#endif
+};
+
+// The activations as float32, in lane order, each row times a power of two that brings its largest
+// finite magnitude to 2^99: products with weights that are 2^-120 too small then neither overflow
+// nor lose bits.
+struct Activations {
+  std::vector<float> values;
+  std::vector<double> back;
+  Activations(const uint16_t* x, int64_t m, int64_t columns, int64_t padded, int bytes, int shift)
+      : values(m * padded, 0.0f), back(m, 1.0) {
+    std::vector<float> plain(bytes ? padded : 0, 0.0f);
+    for (int64_t row = 0; row < m; row++) {
+      const uint16_t* from = x + row * columns;
+      float* to = values.data() + row * padded;
+      if (bytes == 0) {
+        for (int64_t k = 0; k < columns; k++) to[k] = from_bf16(from[k]);
+        continue;
+      }
+      int largest = 0;  // magnitudes of bfloat16 compare like their bits
+      for (int64_t k = 0; k < columns; k++) {
+        const int magnitude = from[k] & 0x7FFF;
+        largest = std::max(largest, magnitude < 0x7F80 ? magnitude : 0);
+      }
+      const int power = largest ? std::min(99 - std::ilogb(from_bf16(largest)), 126) : 0;
+      const float factor = std::ldexp(1.0f, power);
+      back[row] = std::ldexp(1.0, (shift == 4 ? 120 : 112) - power);
+      for (int64_t k = 0; k < columns; k++) plain[k] = from_bf16(from[k]) * factor;
+      float8_order(plain.data(), padded, bytes, to);
+    }
+  }
+};
+
+at::Tensor float8_linear(
+    const at::Tensor& x, const at::Tensor& weight, const at::Tensor& scale,
+    const at::Tensor& nan_rows) {
+  const bool e4m3 = weight.scalar_type() == at::kFloat8_e4m3fn;
+  TORCH_CHECK_VALUE(
+      (e4m3 || weight.scalar_type() == at::kFloat8_e5m2) && weight.dim() == 2 && weight.is_contiguous(),
+      "weight must be contiguous float8_e4m3fn or float8_e5m2 (N, K), not ", weight.scalar_type(),
+      " ", weight.sizes(), "; pack it with fused_float8.linear.pack");
+  const int64_t rows = weight.size(0), columns = weight.size(1);
+  TORCH_CHECK_VALUE(
+      x.scalar_type() == at::kBFloat16 && x.dim() == 2 && x.size(1) == columns,
+      "x must be bfloat16 (M, ", columns, "), not ", x.scalar_type(), " ", x.sizes(),
+      "; convert or reshape it");
+  TORCH_CHECK_VALUE(
+      scale.scalar_type() == at::kFloat && scale.is_contiguous() &&
+          (scale.numel() == rows || scale.numel() == 1),
+      "scale must be contiguous float32 with ", rows, " elements or 1, not ", scale.scalar_type(),
+      " ", scale.sizes(), "; pass one per row or one for all");
+  TORCH_CHECK_VALUE(nan_rows.scalar_type() == at::kLong, "nan_rows must be int64; use pack's");
+  const int64_t m = x.size(0);
+  at::Tensor y = at::empty({m, rows}, x.options());
+  if (y.numel() == 0) return y;
+  const at::Tensor plain = x.contiguous();
+  const Kernels& use = kernels();
+  const int shift = e4m3 ? 4 : 3;
+  const ExactSubnormals here;
+  const int64_t padded = (columns + 63) / 64 * 64;
+  const Activations activations(
+      static_cast<const uint16_t*>(plain.const_data_ptr()), m, columns, padded, use.vector_bytes, shift);
+  const Float8Job job = {
+      static_cast<const uint8_t*>(weight.const_data_ptr()),
+      activations.values.data(),
+      scale.const_data_ptr<float>(),
+      activations.back.data(),
+      static_cast<uint16_t*>(y.data_ptr()),
+      m, rows, columns, padded, columns / 64 * 64, shift, scale.numel() == rows && rows > 1};
+  const int64_t quads = (rows + 3) / 4, bytes = std::max<int64_t>(4 * columns, 1);
+  at::parallel_for(0, quads, std::max<int64_t>(1, BYTES_PER_TASK / bytes), [&](int64_t a, int64_t b) {
+    const ExactSubnormals there;
+    use.float8_linear(job, 4 * a, std::min(4 * b, rows));
+  });
+  if (use.vector_bytes && nan_rows.numel()) {
+    const int64_t* bad = nan_rows.const_data_ptr<int64_t>();
+    for (int64_t i = 0; i < nan_rows.numel(); i++) {
+      TORCH_CHECK_VALUE(bad[i] >= 0 && bad[i] < rows, "nan_rows is out of range; use pack's");
+      for (int64_t row = 0; row < m; row++) job.y[row * rows + bad[i]] = 0x7FC0;
+    }
+  }
+  return y;
+}
+
+at::Tensor bf16_gemv(const at::Tensor& x, const at::Tensor& weight) {
+  TORCH_CHECK_VALUE(
+      weight.scalar_type() == at::kBFloat16 && weight.dim() == 2 && weight.is_contiguous(),
+      "weight must be contiguous bfloat16 (N, K), not ", weight.scalar_type(), " ", weight.sizes(),
+      "; convert it");
+  const int64_t rows = weight.size(0), columns = weight.size(1);
+  TORCH_CHECK_VALUE(
+      x.scalar_type() == at::kBFloat16 && x.dim() == 2 && x.size(0) == 1 && x.size(1) == columns,
+      "x must be bfloat16 (1, ", columns, "), not ", x.scalar_type(), " ", x.sizes(), "; reshape it");
+  at::Tensor y = at::empty({1, rows}, x.options());
+  const at::Tensor plain = x.contiguous();
+  const Kernels& use = kernels();
+  const auto* from = static_cast<const uint16_t*>(plain.const_data_ptr());
+  const int64_t padded = (columns + 63) / 64 * 64;
+  std::vector<float> values(padded, 0.0f), ordered(padded, 0.0f);
+  for (int64_t k = 0; k < columns; k++) values[k] = from_bf16(from[k]);
+  if (use.vector_bytes) bf16_order(values.data(), padded, use.vector_bytes, ordered.data());
+  else ordered = values;
+  const auto* w = static_cast<const uint16_t*>(weight.const_data_ptr());
+  auto* out = static_cast<uint16_t*>(y.data_ptr());
+  const int64_t quads = (rows + 3) / 4, bytes = std::max<int64_t>(8 * columns, 1);
+  at::parallel_for(0, quads, std::max<int64_t>(1, BYTES_PER_TASK / bytes), [&](int64_t a, int64_t b) {
+    use.bf16_gemv(w, columns, ordered.data(), out, 4 * a, std::min(4 * b, rows));
+  });
+  return y;
+}
+
+// Reads all bytes of a tensor (but the last incomplete 512) and returns a number made of them.
+int64_t read_only(const at::Tensor& tensor) {
+  TORCH_CHECK_VALUE(tensor.is_contiguous(), "the tensor to read must be contiguous; copy it");
+  const auto* data = static_cast<const uint8_t*>(tensor.const_data_ptr());
+  const Kernels& use = kernels();
+  std::atomic<int64_t> all{0};
+  const int64_t parts = int64_t(tensor.nbytes()) / 512;
+  at::parallel_for(0, parts, BYTES_PER_TASK / 512, [&](int64_t a, int64_t b) {
+    all ^= use.read_only(data + 512 * a, 512 * (b - a));
+  });
+  return all;
+}
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(float8_weight_only, CPU, library) {
+  library.impl("linear", float8_linear);
+  library.impl("bf16_gemv", bf16_gemv);
+  library.impl("read_only", read_only);
+}
+TORCH_LIBRARY_IMPL(float8_weight_only, CompositeExplicitAutograd, library) {
+  library.impl("instruction_set", instruction_set);
+}

@@ -1,0 +1,362 @@
+"""Does the fused CPU kernel compute what the format says, for every code, shape and input?"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from common.contract.problem import load_problem
+from common.workloads.llama import CONFIGS
+from common.workloads.weights import build_random, stored_parts
+
+FOLDER = load_problem("float8_weight_only").folder
+sys.path.insert(0, str(FOLDER))
+
+from fused_float8 import operators, packing  # noqa: E402
+
+pytestmark = pytest.mark.slow
+E4M3, E5M2 = torch.float8_e4m3fn, torch.float8_e5m2
+SETS = ("avx512", "avx2", "avx512-emulated", "portable")
+# Half a unit in the last of bfloat16's 8 digits.
+ONE_ROUNDING = 2.0**-8 * 1.001
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled() -> None:
+    assert operators.UNAVAILABLE is None
+
+
+@pytest.fixture
+def default_set() -> Iterator[str]:
+    before = operators.instruction_set("")
+    yield before
+    operators.instruction_set(before)
+
+
+def usable_sets() -> list[str]:
+    found = []
+    for name in SETS:
+        try:
+            found.append(operators.instruction_set(name))
+        except ValueError:
+            continue
+    return found
+
+
+def exact(x: Tensor, packed: packing.PackedWeight) -> Tensor:
+    return (x.double() @ packed.values.double().T) * packed.scale.double()
+
+
+def random_case(m: int, n: int, k: int, dtype: torch.dtype = E4M3, per_row: bool = True) -> Any:
+    generator = torch.Generator().manual_seed(m * 7919 + n * 31 + k)
+    weight = torch.randn(n, k, generator=generator)
+    x = torch.randn(m, k, generator=generator).bfloat16()
+    return x, packing.pack(weight, "row" if per_row else "tensor", dtype)
+
+
+def run(x: Tensor, packed: packing.PackedWeight) -> Tensor:
+    y: Tensor = operators.linear(x, packed.values, packed.scale, packed.nan_rows)
+    return y
+
+
+def assert_rounded_once(y: Tensor, wanted: Tensor, x: Tensor, packed: packing.PackedWeight) -> None:
+    """Each output within one rounding of the exact one, and the error of summing in float32."""
+    sizes = (x.double().abs() @ packed.values.double().abs().T) * packed.scale.double()
+    allowed = ONE_ROUNDING * wanted.abs() + 1e-6 * sizes
+    worst = ((y.double() - wanted).abs() - allowed).max()
+    assert worst <= 0, f"off by {worst:.3g} beyond the allowed"
+
+
+@pytest.mark.parametrize("dtype", [E4M3, E5M2])
+def test_every_code_is_decoded_exactly_by_every_instruction_set(
+    dtype: torch.dtype, default_set: str
+) -> None:
+    values = torch.arange(256, dtype=torch.uint8).view(dtype).reshape(256, 1)
+    finite = ~values.float().isinf().reshape(-1)  # e5m2's infinities are refused when packed
+    packed = packing.pack_float8(values[finite], torch.ones(()))
+    wanted = packed.values.float().bfloat16().reshape(-1)
+    for name in usable_sets():
+        operators.instruction_set(name)
+        for columns in (1, 64, 100):  # in the tail, in the vectors, in both
+            wide = packed.values.expand(-1, columns).contiguous()
+            one = packing.pack_float8(wide, torch.ones(()))
+            for place in (0, columns // 2, columns - 1):
+                x = torch.zeros(1, columns, dtype=torch.bfloat16)
+                x[0, place] = 1.0
+                # A sum that starts at +0 has no -0, so values are compared and not their bits.
+                assert torch.equal(run(x, one)[0].nan_to_num(7e4), wanted.nan_to_num(7e4))
+
+
+@pytest.mark.parametrize("dtype", [E4M3, E5M2])
+@pytest.mark.parametrize("per_row", [True, False])
+def test_any_shape_agrees_with_the_exact_product(
+    dtype: torch.dtype, per_row: bool, default_set: str
+) -> None:
+    shapes = [(1, 1, 1), (1, 7, 33), (1, 64, 128), (2, 9, 64), (3, 5, 1000), (5, 4, 63)]
+    shapes += [(8, 130, 200), (17, 33, 515), (64, 65, 129)]
+    for name in usable_sets():
+        operators.instruction_set(name)
+        for m, n, k in shapes:
+            x, packed = random_case(m, n, k, dtype, per_row)
+            assert_rounded_once(run(x, packed), exact(x, packed), x, packed)
+
+
+def test_all_batch_sizes_give_the_rows_of_single_calls() -> None:
+    x, packed = random_case(64, 21, 130)
+    for m in range(1, 65):
+        assert_rounded_once(run(x[:m], packed), exact(x[:m], packed), x[:m], packed)
+
+
+def test_one_wrong_code_or_scale_is_seen() -> None:
+    x, packed = random_case(1, 64, 256)
+    x[0, 3] = 1.0
+    values, scale = packed.values.clone(), packed.scale.clone()
+    values.view(torch.uint8)[5, 3] ^= 0x08  # one exponent bit of one weight
+    scale[7] *= 1.02
+    for wrong in (
+        packing.PackedWeight(values, packed.scale, packed.nan_rows),
+        packing.PackedWeight(packed.values, scale, packed.nan_rows),
+        packing.PackedWeight(packed.values, packed.scale.roll(1), packed.nan_rows),
+    ):
+        with pytest.raises(AssertionError, match="off by"):
+            assert_rounded_once(run(x, wrong), exact(x, packed), x, packed)
+
+
+@pytest.mark.parametrize("power", [-126, -60, 0, 60, 120])
+def test_activations_of_any_size_lose_nothing_to_the_power_of_two(power: int) -> None:
+    x, packed = random_case(1, 16, 96)
+    scaled = (x.double() * 2.0**power).bfloat16()
+    packed = packing.PackedWeight(
+        packed.values, packed.scale * 2.0 ** (-power // 2), packed.nan_rows
+    )
+    assert_rounded_once(run(scaled, packed), exact(scaled, packed), scaled, packed)
+
+
+def test_weights_of_subnormal_codes_only_survive_flush_to_zero() -> None:
+    values = torch.randint(0, 8, (8, 128), dtype=torch.uint8).view(E4M3)
+    packed = packing.pack_float8(values, torch.ones(8))
+    x = torch.randn(1, 128).bfloat16()
+    assert torch.set_flush_denormal(True)
+    try:
+        y = run(x, packed)
+    finally:
+        torch.set_flush_denormal(False)
+    assert_rounded_once(y, exact(x, packed), x, packed)
+
+
+def test_nan_and_infinity_go_where_the_format_says() -> None:
+    x, packed = random_case(2, 6, 70)
+    values = packed.values.clone()
+    values.view(torch.uint8)[2, 69] = 0xFF
+    y = run(x, packing.pack_float8(values, packed.scale))
+    assert y[:, 2].isnan().all()
+    assert y[:, [0, 1, 3, 4, 5]].isfinite().all()
+    x[1, 5] = float("inf")
+    y = run(x, packed)
+    assert not y[1].isfinite().any()
+    assert y[0].isfinite().all()
+    x[1, 5] = float("nan")
+    assert run(x, packed)[1].isnan().all()
+
+
+def test_scales_and_values_are_torchaos() -> None:
+    weight = torch.randn(24, 48)
+    weight[3] = 0
+    packed = packing.pack(weight.bfloat16())
+    wide = weight.bfloat16().float()
+    scale = wide.abs().amax(1).clamp(min=1e-12) / 448
+    assert torch.equal(packed.scale, scale)
+    assert torch.equal(
+        packed.values.float(), (wide / scale[:, None]).clamp(-448, 448).to(E4M3).float()
+    )
+
+
+def test_the_rows_are_shared_among_torchs_threads() -> None:
+    """By the kernel's count of each thread's CPU time; a busy machine slows both alike."""
+    weight = torch.zeros(2048, 8192, dtype=torch.uint8)
+    threads = os.listdir("/proc/self/task")
+    before = {name: ticks(name) for name in threads}
+    x, scale = torch.zeros(8, 8192, dtype=torch.bfloat16), torch.ones(1)
+    nan_rows = torch.zeros(0, dtype=torch.int64)
+    for _ in range(40):
+        operators.linear(x, weight.view(E4M3), scale, nan_rows)
+    spent = [ticks(name) - before.get(name, 0) for name in os.listdir("/proc/self/task")]
+    busy = sorted(spent, reverse=True)[: torch.get_num_threads()]
+    assert min(busy) > max(busy) / 4, busy
+
+
+def ticks(thread: str) -> int:
+    fields = Path(f"/proc/self/task/{thread}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[11])  # user time
+
+
+def test_an_empty_batch_gives_an_empty_result() -> None:
+    _, packed = random_case(1, 6, 70)
+    assert run(torch.empty(0, 70, dtype=torch.bfloat16), packed).shape == (0, 6)
+
+
+def test_activations_need_not_be_contiguous() -> None:
+    x, packed = random_case(4, 6, 70)
+    strided = x.T.contiguous().T
+    assert not strided.is_contiguous()
+    assert torch.equal(run(strided, packed), run(x, packed))
+    transposed = packed.values.T.contiguous().T
+    assert torch.equal(run(x, packing.pack_float8(transposed, packed.scale)), run(x, packed))
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda x, w, s: (x.float(), w, s), r"x must be bfloat16 \(M, 70\), not .*[fF]loat"),
+        (lambda x, w, s: (x[:, :69], w, s), r"x must be bfloat16 \(M, 70\), not .*69"),
+        (lambda x, w, s: (x[0], w, s), r"x must be bfloat16 \(M, 70\), not .*70"),
+        (lambda x, w, s: (x, w.float(), s), r"weight must be .*float8_e4m3fn.*, not .*[fF]loat"),
+        (lambda x, w, s: (x, w.T, s), r"weight must be contiguous .*70, 6"),
+        (lambda x, w, s: (x, w, s[:5]), r"scale must be .*6 elements or 1, not .*5"),
+        (lambda x, w, s: (x, w, s.double()), r"scale must be .*float32.*, not .*[dD]ouble|float64"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_refused_by_name_shape_and_dtype(
+    change: Any, says: str
+) -> None:
+    x, packed = random_case(2, 6, 70)
+    arguments = change(x, packed.values, packed.scale)
+    for computes in (operators.linear, operators.linear_by_torch):
+        with pytest.raises(ValueError, match=says):
+            computes(*arguments, packed.nan_rows)
+    with pytest.raises((ValueError, RuntimeError), match=says):  # when traced, too
+        traced = torch.compile(operators.linear, backend="eager", dynamic=False)
+        traced(*arguments, packed.nan_rows)
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda: packing.pack(torch.ones(3)), r"float32 \(3,\)"),
+        (lambda: packing.pack(torch.ones(0, 4)), r"not empty, not float32 \(0, 4\)"),
+        (lambda: packing.pack(torch.ones(2, 2, dtype=torch.int8)), r"int8 \(2, 2\)"),
+        (lambda: packing.pack(torch.ones(2, 2), dtype=torch.int8), "use torch.float8_e4m3fn"),
+        (lambda: packing.pack_float8(torch.ones(2, 2), torch.ones(2)), r"float32 \(2, 2\)"),
+        (
+            lambda: packing.pack_float8(torch.ones(2, 2).to(E4M3), torch.ones(1, 2)),
+            r"scale must be .*not float32 \(1, 2\)",
+        ),
+        (lambda: packing.pack_float8(torch.full((2, 2), 1e9).to(E5M2), torch.ones(2)), "infinit"),
+    ],
+)
+def test_weights_that_cannot_be_packed_are_refused(call: Any, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        call()
+
+
+def test_the_bf16_baseline_and_the_read_are_right(default_set: str) -> None:
+    for name in usable_sets():
+        operators.instruction_set(name)
+        for n, k in [(1, 1), (9, 33), (64, 128), (7, 1000)]:
+            x, weight = torch.randn(1, k).bfloat16(), torch.randn(n, k).bfloat16()
+            wanted = x.double() @ weight.double().T
+            sizes = x.double().abs() @ weight.double().abs().T
+            error = (operators.bf16_gemv(x, weight).double() - wanted).abs()
+            assert (error <= ONE_ROUNDING * wanted.abs() + 1e-6 * sizes).all()
+        words = torch.randint(-(2**62), 2**62, (64 * 9,))
+        seen = operators.read_only(words)
+        for place in range(0, words.numel(), 5):  # no word is left out
+            words[place] ^= 1 << 40
+            assert operators.read_only(words) == seen ^ 1 << 40
+            words[place] ^= 1 << 40
+
+
+def test_the_operator_passes_torchs_own_checks_and_compiles_as_one_graph() -> None:
+    x, packed = random_case(3, 6, 70)
+    arguments = (x, packed.values, packed.scale, packed.nan_rows)
+    # The schema test multiplies its inputs, which torch cannot do in float8.
+    checks = ("test_faketensor", "test_autograd_registration")
+    torch.library.opcheck(operators.linear, arguments, test_utils=checks)
+
+    def work(x: Tensor) -> Tensor:
+        return run(x * 2, packed) + 1
+
+    compiled = torch.compile(work, fullgraph=True)
+    assert torch.equal(compiled(x), work(x))
+
+
+@torch.no_grad()
+def test_quantize_drops_into_the_llama_and_gives_torchaos_logits_to_rounding() -> None:
+    config = CONFIGS["tiny"].with_cache_length(16)
+    device = torch.device("cpu")
+    fused = build_random(config, device, 1, after_module=packing.quantize_)
+    reference = build_random(config, device, 1)
+    linears = [m for m in fused.modules() if isinstance(m, nn.Linear)]
+    assert len(linears) == 15
+    assert all(type(m) is packing.FusedFloat8Linear for m in linears)
+    assert all(part.itemsize == 1 for m in linears for part in stored_parts(m.weight))
+    for linear in [m for m in reference.modules() if isinstance(m, nn.Linear)]:
+        packed = packing.pack(linear.weight)  # what torchao computes: dequantised, then bf16
+        linear.weight.copy_(packed.values.float() * packed.scale[:, None])
+    tokens, positions = torch.tensor([5, 6, 7]), torch.arange(3)
+    wanted = reference(tokens, positions).float()
+    for model in (fused, torch.compile(fused, fullgraph=True)):
+        error = (model(tokens, positions).float() - wanted).norm() / wanted.norm()
+        assert error < 0.02
+
+
+def test_a_bias_is_added_and_other_modules_are_left_alone() -> None:
+    module = nn.Sequential(nn.Linear(20, 12), nn.LayerNorm(12)).bfloat16()
+    linear = module[0]
+    before = torch.nn.functional.linear(torch.ones(2, 3, 20).bfloat16(), linear.weight, linear.bias)
+    packing.quantize_(module, "tensor")
+    assert "per tensor" in repr(module)
+    after = module[0](torch.ones(2, 3, 20).bfloat16())
+    assert after.shape == (2, 3, 12)
+    assert (after - before).norm() / before.norm() < 0.1
+    packing.quantize_(module)  # nothing left to do
+    assert type(module[1]) is nn.LayerNorm
+
+
+FALLBACK = """
+import sys, torch
+sys.path.insert(0, sys.argv[1])
+from fused_float8 import operators, packing
+print(operators.UNAVAILABLE)
+x, packed = torch.randn(3, 100).bfloat16(), packing.pack(torch.randn(300, 100))
+y = operators.linear(x, packed.values, packed.scale, packed.nan_rows)
+wanted = (x.double() @ packed.values.double().T) * packed.scale.double()
+print(bool((y.double() - wanted).norm() / wanted.norm() < 0.004))
+"""
+
+
+def fallback(tmp_path: Path, **changes: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(FOLDER.parents[1]), **changes}
+    command = [sys.executable, "-c", FALLBACK, str(FOLDER)]
+    return subprocess.run(
+        command, check=True, capture_output=True, text=True, env=environment, cwd=tmp_path
+    )
+
+
+def test_without_a_compiler_one_line_says_so_and_torch_computes(tmp_path: Path) -> None:
+    done = fallback(tmp_path, PATH=str(tmp_path), CXX="", WORKLOG_CACHE=str(tmp_path))
+    reason, right = done.stdout.splitlines()
+    assert "need a C++ compiler and there is none" in reason
+    assert right == "True"
+    assert [line for line in done.stderr.splitlines() if "compiler" in line] == [
+        f"warning: {reason}; computing with torch, slowly"
+    ]
+
+
+def test_a_compiler_that_fails_leaves_nothing_half_done(tmp_path: Path) -> None:
+    broken = tmp_path / "g++"
+    broken.write_text("#!/bin/sh\ncase $1 in --version) echo 'g++ broken';; *) exit 1;; esac\n")
+    broken.chmod(0o755)
+    path = f"{tmp_path}:/usr/bin:/bin"
+    done = fallback(tmp_path, PATH=path, CXX=str(broken), WORKLOG_CACHE=str(tmp_path / "cache"))
+    reason, right = done.stdout.splitlines()
+    assert "cannot be built" in reason and right == "True"
+    assert not [p for p in (tmp_path / "cache").rglob("*") if p.is_file()]
