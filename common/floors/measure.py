@@ -50,6 +50,7 @@ _LEAST_CACHES, _CACHES = 4, 8
 _LEAST_WORKING_SET_BYTES = {"cpu": 128 << 20, "cuda": 1 << 30}
 _UNKNOWN_CACHE_WORKING_SET_BYTES = 1 << 30
 _MATRIX = {"cpu": 2048, "cuda": 8192}
+_SMALL_MATRIX = 256
 _LEAST_ROUNDS = 6  # the fewest samples that have a 95 % interval for their median
 
 
@@ -65,8 +66,8 @@ def measure_floors(
 
     `threads` is for CPUs; None means all that this process may use. `working_set_bytes` is the size
     of the buffer that is read (default: eight last-level caches); `matrix_size` the side of the
-    square matrices (default 2048 on CPUs, 8192 on GPUs). Raises UsageError for a working set below
-    four last-level caches, PreconditionError if torch, a GPU or memory is missing.
+    square matrices (default 2048 on CPUs, less where one product takes too long; 8192 on GPUs).
+    Raises UsageError for a working set below four last-level caches, PreconditionError if torch, a GPU or memory is missing.
     """
     try:
         import torch
@@ -92,10 +93,10 @@ def measure_floors(
         cache, free = last_level_cache_bytes(), memory_available_bytes()
         name, clock = cpu_model() or platform.machine(), _wall_time_ns
     working_set = _working_set(device, cache, free, working_set_bytes)
-    side = matrix_size or _MATRIX[device]
     used_threads = threads or len(os.sched_getaffinity(0)) if device == "cpu" else None
 
     with _settings(used_threads), torch.inference_mode():
+        side = matrix_size or _affordable_side(device, _MATRIX[device], clock, budget_s)
         data = _random(device, working_set // 4, torch.float32)
         reads = _read_candidates(data)
         others = {
@@ -180,6 +181,23 @@ def _matmul(device: str, side: int, dtype: torch.dtype) -> Callable[[], object]:
     left, right = (_random(device, side * side, dtype).view(side, side) for _ in range(2))
     out = torch.empty_like(left)
     return lambda: torch.mm(left, right, out=out)
+
+
+def _affordable_side(device: str, side: int, clock: Clock, budget_s: float) -> int:
+    """The largest side whose product takes but a part of the budget, judged on a small one.
+
+    A CPU without bfloat16 instructions can take minutes for one product of the usual size.
+    """
+    import torch
+
+    if device != "cpu":
+        return side
+    probe = _matmul(device, _SMALL_MATRIX, torch.bfloat16)
+    probe()
+    cost_s = clock(probe) / 1e9
+    while side > _SMALL_MATRIX and cost_s * (side / _SMALL_MATRIX) ** 3 > budget_s / 40:
+        side //= 2
+    return side
 
 
 def _random(device: str, elements: int, dtype: torch.dtype) -> torch.Tensor:

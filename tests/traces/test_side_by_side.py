@@ -21,6 +21,7 @@ from common.traces.side_by_side import begun
 def two_cores(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
     monkeypatch.setattr(side_by_side, "_running", lambda: 1)
+    monkeypatch.setattr(threading, "active_count", lambda: 1)  # other tests may have left some
     yield
     with pytest.raises(ChildProcessError):  # nobody was left behind
         os.waitpid(-1, os.WNOHANG)
