@@ -67,7 +67,8 @@ def measure_floors(
     `threads` is for CPUs; None means all that this process may use. `working_set_bytes` is the size
     of the buffer that is read (default: eight last-level caches); `matrix_size` the side of the
     square matrices (default 2048 on CPUs, less where one product takes too long; 8192 on GPUs).
-    Raises UsageError for a working set below four last-level caches, PreconditionError if torch, a GPU or memory is missing.
+    Raises UsageError for a working set below four last-level caches, PreconditionError if torch, a
+    GPU or memory is missing.
     """
     try:
         import torch
