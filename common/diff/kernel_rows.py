@@ -13,7 +13,7 @@ import numpy as np
 
 from common.diff.difference import Row, Tier
 from common.diff.nesting import SEPARATOR, UInt64, mixed
-from common.diff.pairing import Pairs, numbered, pair
+from common.diff.pairing import Pairs, occurrence, pair
 from common.diff.sequence import Launched, alike_threads, device_pairs, launched
 from common.timing.statistics import summarise
 from common.traces.model import UNKNOWN, Bool, GpuKind, Int64, Trace
@@ -86,20 +86,8 @@ def _places(side: Launched, stepped: bool) -> UInt64:
     key = mixed(where, side.name)
     if stepped:
         key = mixed(key, side.step.view(np.uint64))
-    number = numbered(key.view(np.int64)).view(np.uint64) if not stepped else _within(key)
-    single = mixed(mixed(where, side.name), number)
+    single = mixed(mixed(where, side.name), occurrence(key.view(np.int64)))
     return np.where(side.by_graph, graph, single)
-
-
-def _within(key: UInt64) -> UInt64:
-    """How many equal keys came before."""
-    order = np.argsort(key, kind="stable")
-    ordered = key[order]
-    new = np.append(True, ordered[1:] != ordered[:-1]) if len(key) else np.empty(0, np.bool_)
-    first = np.maximum.accumulate(np.where(new, np.arange(len(key)), 0))
-    number = np.empty(len(key), dtype=np.uint64)
-    number[order] = (np.arange(len(key)) - first).astype(np.uint64)
-    return number
 
 
 def _groups(matched: Matched, place_a: UInt64, place_b: UInt64) -> tuple[Int64, Int64]:

@@ -12,12 +12,11 @@ from hashlib import blake2b
 import numpy as np
 from numpy.typing import NDArray
 
-from common.traces.model import UNKNOWN, Bool, HostKind, Int64, Trace
+from common.traces.model import MODULE_PREFIX, UNKNOWN, Bool, HostKind, Int64, Trace
 from common.traces.wrappers import is_wrapper
 
 UInt64 = NDArray[np.uint64]
 SEPARATOR = " / "
-MODULE_PREFIX = "nn.Module: "
 
 
 @dataclass(frozen=True)

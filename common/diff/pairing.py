@@ -259,10 +259,15 @@ def _anywhere(a: Launched, b: Launched, keys: tuple[UInt64, UInt64], found: Pair
 
 def numbered(keys: Int64) -> Int64:
     """Keys made different by how often each occurred before."""
+    return mixed(keys.view(np.uint64), occurrence(keys)).view(np.int64)
+
+
+def occurrence(keys: Int64) -> UInt64:
+    """How many equal keys came before each."""
     order = np.argsort(keys, kind="stable")
     ordered = keys[order]
     new = np.append(True, ordered[1:] != ordered[:-1]) if len(keys) else np.empty(0, np.bool_)
     starts = np.maximum.accumulate(np.where(new, np.arange(len(keys)), 0))
     number = np.empty(len(keys), dtype=np.int64)
     number[order] = np.arange(len(keys)) - starts
-    return mixed(keys.view(np.uint64), number.astype(np.uint64)).view(np.int64)
+    return number.astype(np.uint64)

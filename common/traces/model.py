@@ -19,6 +19,7 @@ Int64 = NDArray[np.int64]
 Bool = NDArray[np.bool_]
 
 UNKNOWN = -1
+MODULE_PREFIX = "nn.Module: "  # of the frames that are calls of a torch.nn.Module
 GRAPH_LAUNCH = "GraphLaunch"  # part of cudaGraphLaunch, cuGraphLaunch, hipGraphLaunch, …
 
 

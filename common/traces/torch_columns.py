@@ -12,7 +12,7 @@ import numpy as np
 
 from common.traces.decimal_time import FARTHEST_NS, LONGEST_NS, nanoseconds_of
 from common.traces.json_events import Arguments, Event
-from common.traces.model import UNKNOWN, Bool, Caution, GpuKind, HostKind, Int64
+from common.traces.model import MODULE_PREFIX, UNKNOWN, Bool, Caution, GpuKind, HostKind, Int64
 
 MEMORY_EVENT = "[memory]"
 _OTHER, _ARROW, _MEMORY = 0, 64, 65
@@ -20,7 +20,6 @@ _HOST, _GPU = 1, 16  # codes of categories: HOST + HostKind, GPU + GpuKind
 _FRAME = _HOST + HostKind.FRAME
 _RUNTIME = _HOST + HostKind.RUNTIME
 _MODULE = _HOST + HostKind.MODULE
-MODULE_PREFIX = "nn.Module: "
 
 CATEGORIES = {
     "cpu_op": _HOST + HostKind.OPERATOR,

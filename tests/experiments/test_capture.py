@@ -139,8 +139,6 @@ def test_a_manifest_names_no_place(root: Path) -> None:
 
 def test_worklog_diff_of_two_captures_attributes_by_range(root: Path) -> None:
     need_nsys()
-    if worklog(root, "diff", "--help").returncode != 0:
-        pytest.skip("this worklog has no diff yet")
     assert worklog(root, "nsys", "spin").returncode == 0
     (folder,) = run_folders(root)
     a, b = (folder / "traces" / name / "nsys-ranges.sqlite" for name in ("plain", "double"))
