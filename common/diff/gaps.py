@@ -8,7 +8,6 @@ the outermost operator (or the innermost range) of the thread that launched the 
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import numpy as np
@@ -24,8 +23,6 @@ __all__ = ["Cause", "IdleGaps", "compare_gaps", "idle_gaps", "wall_clock"]
 
 PLACES = 20  # of one cause that are listed, the rest are added up
 SLOW_CALL_NS = 100_000  # a launch takes some µs; one that takes so long loads code or waits
-# What torch's emit_nvtx puts behind a name differs each time.
-_OWN_NUMBER = re.compile(r",\s*(?:seq|op_id|sizes|input_op_ids)\s*=.*$")
 _NOTHING = -1
 Sums = dict[str, tuple[int, int]]  # place -> (ns, gaps)
 
@@ -138,7 +135,7 @@ def _summed(
         rest, two = divmod(key_, size)
         rest, one = divmod(rest, size)
         cause, how = divmod(rest, 8)
-        text = _text(how, _name(trace, one), _name(trace, two - 1) if two else None)
+        text = _text(how, trace.names[one], trace.names[two - 1] if two else None)
         old_ns, old_count = found[Cause(cause)].get(text, (0, 0))
         found[Cause(cause)][text] = (old_ns + ns, old_count + count)
     return found
@@ -156,10 +153,6 @@ def _text(form: int, first: str, second: str | None) -> str:
             return f"in {first}"
         case _:
             return first if second is None else f"{first} in {second}"
-
-
-def _name(trace: Trace, number: int) -> str:
-    return _OWN_NUMBER.sub("", trace.names[number])
 
 
 def _place_of(trace: Trace, rows: Int64) -> Int64:

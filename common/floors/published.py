@@ -23,6 +23,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from common.errors import UsageError
+from common.floors.devices import find_device
 from common.floors.traffic import bytes_per_weight, peak_temporary_bytes
 
 SLOW = "float8-0.13.0-eager"
@@ -52,8 +53,15 @@ MODELS: Mapping[str, Shapes] = {
     "8B": _shapes(32, 4096, 1024, 14336, 128256),
     "3B": _shapes(28, 3072, 1024, 8192, 128256),
 }
-# L2 in bytes: NVIDIA's whitepapers of the Ada (72 MB) and Blackwell (96 MB) GeForce generations.
-CARDS: Mapping[str, int] = {"RTX 5090": 96 << 20, "RTX 4090": 72 << 20}
+
+
+def l2_bytes(card: str) -> int:
+    """The L2 cache of a card of these rows, from devices.toml, where its source stands."""
+    device = find_device(f"NVIDIA GeForce {card}")
+    size = None if device is None else device.value("l2_bytes")
+    if size is None:
+        raise UsageError(f"no L2 size is known of {card}; add it to devices.toml")
+    return int(size)
 
 
 @dataclass(frozen=True)
@@ -108,7 +116,7 @@ def memory_bytes_per_weight(shapes: Shapes, l2_bytes: int) -> float:
 
 
 def slow_tokens_per_s(row: Published) -> float:
-    moved = memory_bytes_per_weight(MODELS[row.model], CARDS[row.card])
+    moved = memory_bytes_per_weight(MODELS[row.model], l2_bytes(row.card))
     return row.bf16_tokens_per_s * bytes_per_weight("bf16") / moved
 
 
@@ -126,7 +134,7 @@ def scores(row: Published) -> tuple[Score, ...]:
         return Score(row.model, row.card, figure, published, modelled, role)
 
     slow = slow_tokens_per_s(row)
-    boundary = 8 * shapes.attention[0] == CARDS[row.card]  # neither side of the rule holds
+    boundary = 8 * shapes.attention[0] == l2_bytes(row.card)  # neither side of the rule holds
     found = [
         score("bf16 tokens/s", row.bf16_tokens_per_s, row.bf16_tokens_per_s, "calibrates"),
         score("float8wo tokens/s", row.float8wo_tokens_per_s, slow, _role(boundary)),

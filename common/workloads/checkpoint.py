@@ -8,6 +8,7 @@ all tensors are compared before anything is allocated.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -21,7 +22,7 @@ from common.workloads.checkpoint_config import (
     read_json,
     short,
 )
-from common.workloads.llama import Llama, LlamaConfig
+from common.workloads.llama import Llama
 from common.workloads.safetensors_file import StoredTensor, read_header, read_tensor
 from common.workloads.weights import AfterModule, build_filled, meta_model
 
@@ -50,7 +51,10 @@ def build_from_checkpoint(
             f"num_hidden_layers is {config.layers}, but there are only {len(stored)} tensors",
             "compare it with the original file",
         )
-    _compare(config, stored)
+    # A tied head is the same parameter as the embedding, and is named once, as the embedding.
+    parameters = meta_model(config).named_parameters()
+    expected = {_stored_name(name): tuple(p.shape) for name, p in parameters}
+    check_stored(expected, stored, config.tied_embeddings)
 
     def fill(name: str, module: nn.Module) -> None:
         for key, parameter in module.named_parameters(prefix=name):
@@ -63,15 +67,15 @@ def _stored_name(name: str) -> str:
     return name if name.startswith("lm_head.") else f"model.{name}"
 
 
-def _compare(config: LlamaConfig, stored: dict[str, StoredTensor]) -> None:
-    # A tied head is the same parameter as the embedding, and is named once, as the embedding.
-    parameters = meta_model(config).named_parameters()
-    expected = {_stored_name(name): tuple(p.shape) for name, p in parameters}
+def check_stored(
+    expected: Mapping[str, tuple[int, ...]], stored: Mapping[str, StoredTensor], tied: bool
+) -> None:
+    """Refuse a checkpoint whose tensors are not exactly those expected, by name and shape."""
     if missing := expected.keys() - stored.keys():
         raise UsageError(f"tensor {names(missing)} missing in the checkpoint: copy it again whole")
     if unexpected := stored.keys() - expected.keys():
         hint = "copy config.json and the weights from the same checkpoint"
-        if unexpected == {"lm_head.weight"} and config.tied_embeddings:
+        if unexpected == {"lm_head.weight"} and tied:
             hint = "set tie_word_embeddings to false in config.json to use it"
         raise UsageError(f"tensor {names(unexpected)} has no place in this model: {hint}")
     for name, shape in expected.items():

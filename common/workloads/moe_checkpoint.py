@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from common.errors import UsageError
-from common.workloads.checkpoint import SHARD_NAME, stored_tensors
+from common.workloads.checkpoint import SHARD_NAME, check_stored, stored_tensors
 from common.workloads.checkpoint_config import config_error, names, read_json, short
 from common.workloads.moe import SimpleMoETransformer
 from common.workloads.moe_checkpoint_config import moe_config_from_json
@@ -70,7 +70,8 @@ def build_moe_from_checkpoint(
             "compare it with the original file",
         )
     parts = _parts(config, stored)
-    _compare(config, parts, stored)
+    expected = {name: shape for part in parts.values() for name, shape in part.shapes.items()}
+    check_stored(expected, stored, config.tied_embeddings)
 
     def fill(name: str, module: nn.Module) -> None:
         for key, parameter in module.named_parameters(prefix=name):
@@ -119,25 +120,6 @@ def _expert_parts(key: str, shape: Shape, style: ExpertNames) -> Parts:
             places.append((expert, where, source))
             shapes[source] = (where.stop - where.start, columns)
     return Parts(tuple(places), shapes)
-
-
-def _compare(
-    config: MoeConfig, parts: Mapping[str, Parts], stored: Mapping[str, StoredTensor]
-) -> None:
-    expected = {name: shape for part in parts.values() for name, shape in part.shapes.items()}
-    if missing := expected.keys() - stored.keys():
-        raise UsageError(f"tensor {names(missing)} missing in the checkpoint: copy it again whole")
-    if unexpected := stored.keys() - expected.keys():
-        hint = "copy config.json and the weights from the same checkpoint"
-        if unexpected == {"lm_head.weight"} and config.tied_embeddings:
-            hint = "set tie_word_embeddings to false in config.json to use it"
-        raise UsageError(f"tensor {names(unexpected)} has no place in this model: {hint}")
-    for name, shape in expected.items():
-        if stored[name].shape != shape:
-            raise UsageError(
-                f"tensor {names([name])} has shape {stored[name].shape}, config.json says {shape}: "
-                "copy both from the same checkpoint"
-            )
 
 
 def listed_tensors(path: Path) -> dict[str, StoredTensor]:

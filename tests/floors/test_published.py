@@ -8,11 +8,11 @@ import pytest
 
 from common.errors import UsageError
 from common.floors.published import (
-    CARDS,
     MODELS,
     ROWS,
     Score,
     all_scores,
+    l2_bytes,
     memory_bytes_per_weight,
     slow_tokens_per_s,
 )
@@ -70,7 +70,7 @@ def test_what_is_predicted_is_within_5_percent_and_what_is_not_is_open() -> None
 
 def test_the_3b_row_of_the_rtx_4090_lies_between_the_two_sides_of_the_cache_rule() -> None:
     (row,) = [r for r in ROWS if r.card == "RTX 4090"]
-    with_attention = memory_bytes_per_weight(MODELS["3B"], CARDS["RTX 5090"])
+    with_attention = memory_bytes_per_weight(MODELS["3B"], l2_bytes("RTX 5090"))
     assert slow_tokens_per_s(row) < row.float8wo_tokens_per_s
     assert row.bf16_tokens_per_s * 2 / with_attention > row.float8wo_tokens_per_s
 
