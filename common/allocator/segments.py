@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from bisect import bisect_left
 from collections import deque
 
@@ -27,7 +28,7 @@ SEGMENT_MAP, SEGMENT_UNMAP = "segment_map", "segment_unmap"
 TraceEntry = tuple[str, int, int, int, PoolId, int, Frames | None, str]
 
 
-class SegmentStore:
+class SegmentStore(ABC):
     """One device's pools and the memory that they hold. The allocator builds on it.
 
     Settings and driver are given; `history` keeps the last `max_entries` events (None: all, 0:
@@ -132,8 +133,9 @@ class SegmentStore:
         for block in growing:
             self.unmap_block(block)
 
+    @abstractmethod
     def unmap_block(self, block: Block) -> None:
-        raise NotImplementedError  # expandable.py
+        """Give the memory of a free block of a growing segment back (expandable.py)."""
 
     def _release_oversize(self, home: FreeList, rounded: int) -> bool:
         """With max_split_size: free one block that is large enough, else the largest ones together.

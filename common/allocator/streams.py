@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections import deque
 
 from common.allocator.blocks import Block, Pool, PoolId
@@ -70,8 +71,9 @@ class StreamStore(ExpandableStore):
     def _captures_stream(self, stream: int) -> bool:
         return any(streams is None or stream in streams for _, streams in self.captures)
 
+    @abstractmethod
     def _free_block(self, block: Block) -> None:
-        raise NotImplementedError  # model.py
+        """Put a block back into its pool, now that no stream uses it (model.py)."""
 
     def _wait_for_streams(self, block: Block) -> None:
         """Free later. Models the end of `CUDACachingAllocator.cpp: free`: events outside a capture;

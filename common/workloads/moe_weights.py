@@ -7,7 +7,6 @@ to `after_module` (which may quantise it) before the next takes memory.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 
 import torch
 from torch import nn
@@ -17,7 +16,7 @@ from common.workloads.llama import rope_frequencies
 from common.workloads.moe import MoeLayer, SimpleMoETransformer
 from common.workloads.moe_config import CONFIGS, MoeConfig
 from common.workloads.moe_routing import Router
-from common.workloads.weights import AfterModule, Fill
+from common.workloads.weights import AfterModule, Fill, fill_order
 
 
 def named_config(name: str, layers: int | None = None) -> MoeConfig:
@@ -48,14 +47,6 @@ def moe_parameter_counts(config: MoeConfig) -> dict[str, int]:
     embedding = config.vocab * config.dim
     idle = experts - used + (0 if config.tied_embeddings else embedding)
     return {"total": total, "experts": experts, "per_token": total - idle}
-
-
-def fill_order(model: SimpleMoETransformer) -> Iterator[tuple[str, nn.Module]]:
-    yield "embed_tokens", model.embed_tokens
-    for index, layer in enumerate(model.layers):
-        yield f"layers.{index}", layer
-    yield "norm", model.norm
-    yield "lm_head", model.lm_head
 
 
 @torch.no_grad()

@@ -46,16 +46,15 @@ def parameter_counts(config: LlamaConfig) -> dict[str, int]:
     }
 
 
-def fill_order(model: Llama) -> Iterator[tuple[str, nn.Module]]:
-    """The modules that are filled one after the other, by name, in the order of the forward pass.
+def fill_order(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """The modules of a decoder that are filled one after the other, by name, in the order of the
+    forward pass.
 
     A tied head is among them, though it has nothing of its own to fill.
     """
-    yield "embed_tokens", model.embed_tokens
-    for index, layer in enumerate(model.layers):
-        yield f"layers.{index}", layer
-    yield "norm", model.norm
-    yield "lm_head", model.lm_head
+    layers = [f"layers.{name}" for name, _ in model.get_submodule("layers").named_children()]
+    for name in ("embed_tokens", *layers, "norm", "lm_head"):
+        yield name, model.get_submodule(name)
 
 
 @torch.no_grad()
