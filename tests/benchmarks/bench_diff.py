@@ -53,19 +53,7 @@ for path in sys.argv[1:]:
 
 
 def ours(a: Path, b: Path) -> Subject:
-    """The diff; while there is no such command, `show` of both files one after the other."""
-    start = (sys.executable, "-m", "common.cli")
-    if has_diff():
-        return Subject(OURS, ((*start, "diff", str(a), str(b), "--json"),))
-    return Subject(OURS, tuple((*start, "show", str(path), "--json") for path in (a, b)))
-
-
-def has_diff() -> bool:
-    done = subprocess.run(
-        [sys.executable, "-m", "common.cli", "diff", "--help"],
-        env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, check=False,
-    )  # fmt: skip
-    return done.returncode == 0
+    return Subject(OURS, ((sys.executable, "-m", "common.cli", "diff", str(a), str(b), "--json"),))
 
 
 def bare(a: Path, b: Path) -> Subject:
@@ -157,7 +145,7 @@ def _about() -> dict[str, Any]:
         "cpu": models[0] if models else platform.processor(),
         "cores": len(os.sched_getaffinity(0)),
         "python": platform.python_version(),
-        "command": "diff" if has_diff() else "show of both files (there is no diff yet)",
+        "command": "diff",
     }
 
 
