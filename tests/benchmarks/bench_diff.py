@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 from bench_table import render
 from peers import install
-from whole_process import ROOT, Subject, interleaved, medians
+from whole_process import Subject, interleaved, medians
 
 HERE = Path(__file__).resolve().parent
 RECORDED = HERE / "recorded" / "diff.json"
