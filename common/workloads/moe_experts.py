@@ -30,8 +30,8 @@ BACKENDS: tuple[Backend, ...] = get_args(Backend)
 GROUPED_ALIGNMENT_BYTES = 16
 FEW_PICKS = 8
 # From so many rows per expert on, one expert's intermediate results are worth keeping in a cache:
-# `grouped_mm` writes those of all experts to memory first (1.1 to 1.3 times as long from 32 rows on,
-# measured-cpu, float32, one thread, width 1024, 8 and 64 experts).
+# `grouped_mm` writes those of all experts to memory first (1.1 to 1.3 times as long from 32 rows
+# on; measured-cpu, float32, one thread, width 1024, 8 and 64 experts).
 MANY_ROWS = 24
 
 

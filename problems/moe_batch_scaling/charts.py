@@ -54,12 +54,14 @@ class Chart:
     x_ticks: tuple[float, ...] = field(default=())
 
     def svg(self) -> str:
-        """The drawing. Points that are not finite, or not above zero on a log axis, are left out."""
+        """The drawing. Points that are not finite (on a log axis: not above zero) are left out."""
         series = [_clean(each, self.log_x, self.log_y) for each in self.series]
         xs = [x for each in series for x in each.x] + [mark.x for mark in self.marks]
         ys = [y for each in series for y in (*each.y, *each.low, *each.high)]
         if not xs or not ys:
-            return _frame(self.title, _text(WIDTH / 2, HEIGHT / 2, "nothing was measured", "middle"))
+            return _frame(
+                self.title, _text(WIDTH / 2, HEIGHT / 2, "nothing was measured", "middle")
+            )
         across = _padded(xs, self.log_x)
         up = _padded(ys, self.log_y)
 
@@ -132,9 +134,7 @@ def _axes(chart: Chart, across: Scale, up: Scale) -> str:
     return "".join(parts)
 
 
-def _curve(
-    series: Series, colour: str, at: Callable[[float, float], tuple[float, float]]
-) -> str:
+def _curve(series: Series, colour: str, at: Callable[[float, float], tuple[float, float]]) -> str:
     places = [at(x, y) for x, y in zip(series.x, series.y, strict=True)]
     parts = []
     if series.line and len(places) > 1:
@@ -147,7 +147,10 @@ def _curve(
         words = f"{series.name}: {significant(series.y[index])} at {significant(series.x[index])}"
         if series.low and series.high:
             words += f" ({significant(series.low[index])} … {significant(series.high[index])})"
-            top, bottom = at(series.x[index], series.high[index]), at(series.x[index], series.low[index])
+            top, bottom = (
+                at(series.x[index], series.high[index]),
+                at(series.x[index], series.low[index]),
+            )
             parts.append(_line(top[0], top[1], bottom[0], bottom[1], colour))
         if series.markers:
             parts.append(
@@ -187,7 +190,8 @@ def _text(x: float, y: float, words: str, anchor: str) -> str:
 
 def _frame(title: str, body: str, foot: str = "") -> str:
     height = HEIGHT + (16 if foot else 0)
-    under = f'<text x="{LEFT}" y="{HEIGHT + 8}" font-size="10" fill="#555555">{escape_html(foot)}</text>'
+    place = f'x="{LEFT}" y="{HEIGHT + 8}" font-size="10" fill="#555555"'
+    under = f"<text {place}>{escape_html(foot)}</text>"
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" '
         f'width="{WIDTH}" height="{height}" font-family="sans-serif" role="img">'

@@ -62,7 +62,9 @@ def _row(measured: Measured, read_gb_per_s: float | None) -> dict[str, Any]:
     return row
 
 
-def base_rows(frame: pd.DataFrame, phase: str, batches: Sequence[int] | None = None) -> pd.DataFrame:
+def base_rows(
+    frame: pd.DataFrame, phase: str, batches: Sequence[int] | None = None
+) -> pd.DataFrame:
     """The base of the sweep in one phase: the baseline of each group, by batch."""
     measured = frame[(frame["phase"] == phase) & (frame["status"] == "measured")]
     base = measured[measured["baseline"]].sort_values("batch")
@@ -71,7 +73,8 @@ def base_rows(frame: pd.DataFrame, phase: str, batches: Sequence[int] | None = N
 
 def batch_points(base: pd.DataFrame) -> list[BatchPoint]:
     return [
-        BatchPoint(int(b), float(ms)) for b, ms in zip(base["batch"], base["latency_ms"], strict=True)
+        BatchPoint(int(b), float(ms))
+        for b, ms in zip(base["batch"], base["latency_ms"], strict=True)
     ]
 
 
@@ -183,7 +186,9 @@ def factors_table(points: Sequence[Measured], note: str = "") -> Table:
     shown = frame[frame["side"] == "auto"]
     shown = shown.assign(cell=[ratio_cell(row) for row in shown.itertuples()])
     shown = shown.assign(at=[f"{row.phase} {row.batch}" for row in shown.itertuples()])
-    wide = shown.pivot_table(index="changed", columns="at", values="cell", aggfunc="first", sort=False)
+    wide = shown.pivot_table(
+        index="changed", columns="at", values="cell", aggfunc="first", sort=False
+    )
     columns = ("time ÷ base", *(str(c) for c in wide.columns))
     rows = tuple(
         (str(name), *("" if pd.isna(cell) else str(cell) for cell in row))
@@ -197,7 +202,9 @@ def sides_table(points: Sequence[Measured], phase: str, note: str = "") -> Table
     frame = ratios_frame(points)
     shown = frame[frame["phase"] == phase]
     shown = shown.assign(cell=[ratio_cell(row) for row in shown.itertuples()])
-    wide = shown.pivot_table(index="side", columns="batch", values="cell", aggfunc="first", sort=False)
+    wide = shown.pivot_table(
+        index="side", columns="batch", values="cell", aggfunc="first", sort=False
+    )
     columns = ("time ÷ auto, batch", *(str(c) for c in wide.columns))
     rows = tuple(
         (f"`{name}`", *("" if pd.isna(cell) else str(cell) for cell in row))
@@ -222,11 +229,12 @@ def stages_table(profiles: Mapping[str, Mapping[str, Any]], points: Sequence[Mea
         if found is None:
             continue
         p = measured.point
-        shares = [found["stages_ns"].get(stage) for stage in STAGES[:6]]
+        spent, whole = found["stages_ns"], found["total_ns"]
+        shares = [spent[stage] / whole if stage in spent else None for stage in STAGES[:6]]
         rows.append(
             (
-                p.phase, str(p.batch), *(percentage(ns and ns / found["total_ns"]) for ns in shares),
-                percentage(found["other_ns"] / found["total_ns"]), str(found["operators"]),
+                p.phase, str(p.batch), *map(percentage, shares),
+                percentage(found["other_ns"] / whole), str(found["operators"]),
                 str(found["waiting_operators"]), _mb(found["temporary_peak_bytes"]),
                 _count(found["kernels"]), _count(found["synchronisations"]),
                 _count(found["copies"]), _share(found["idle_ns"], found["busy_ns"]),

@@ -93,18 +93,21 @@ def hrm_chart(machine: Machine, points: Sequence[OnRoofline], own: Level | None)
     shape = moe_shape("mixtral-8x7b")
     gpu_intensity = ffn_work(shape, MICRO_BATCH, "moe-lightning").intensity
     xs = tuple(2.0**e for e in range(-2, 15))
+
+    def roof(name: str, level: Level, dashed: bool = False) -> Series:
+        reached = tuple(roof_gflop_per_s(level, x) for x in xs)
+        return Series(f"roof: {name}", xs, reached, dashed=dashed, markers=False)
+
     series = [
-        Series("roof: GPU memory, GPU", xs, tuple(roof_gflop_per_s(machine.gpu, x) for x in xs), markers=False),
-        Series("roof: CPU memory, CPU", xs, tuple(roof_gflop_per_s(machine.cpu, x) for x in xs), markers=False),
+        roof("GPU memory, GPU", machine.gpu),
+        roof("CPU memory, CPU", machine.cpu),
         Series(
             f"cross roof: over the link, μ = {MICRO_BATCH}", xs,
             tuple(cross_roof_gflop_per_s(machine, gpu_intensity, x) for x in xs), markers=False,
         ),
     ]  # fmt: skip
     if own is not None:
-        series.append(
-            Series("roof: this machine, measured", xs, tuple(roof_gflop_per_s(own, x) for x in xs), dashed=True, markers=False)
-        )  # fmt: skip
+        series.append(roof("this machine, measured", own, dashed=True))
     for phase in ("decode", "prefill"):
         mine = [p for p in points if p.phase == phase]
         if mine:
@@ -123,5 +126,5 @@ def hrm_chart(machine: Machine, points: Sequence[OnRoofline], own: Level | None)
     return Chart(
         f"Hierarchical roofline: {machine.id}, and our measured points", "operations per byte",
         "GFLOP/s", tuple(series), marks,
-        foot="Roofs of the paper's machine are modelled; the points and the dashed roof are measured.",
+        foot="Roofs of the paper's machine: modelled. Points and the dashed roof: measured.",
     )  # fmt: skip

@@ -63,7 +63,9 @@ def make_inputs(point: Point, config: MoeConfig, device: torch.device) -> Inputs
     prompt = draw(point.sequence) if decoding else None
     passes = tuple(draw(1 if decoding else point.sequence) for _ in range(count))
     start = point.sequence if decoding else 0
-    return Inputs(prompt, passes, start, tuple(forced(point, config, device, n) for n in range(count)))
+    return Inputs(
+        prompt, passes, start, tuple(forced(point, config, device, n) for n in range(count))
+    )
 
 
 def forced(

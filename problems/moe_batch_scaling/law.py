@@ -8,7 +8,6 @@ a last-level cache, where the law's bandwidth is another one.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -34,9 +33,7 @@ class LawFit:
     points: tuple[TimedBatch, ...]
 
     def errors(self) -> list[float]:
-        return [
-            self.law.time_us(p.tokens, p.active) / p.time_us - 1 for p in self.points
-        ]
+        return [self.law.time_us(p.tokens, p.active) / p.time_us - 1 for p in self.points]
 
 
 def decode_points(base: pd.DataFrame) -> list[TimedBatch]:
@@ -56,13 +53,8 @@ def fit_decode(base: pd.DataFrame) -> LawFit | None:
     return LawFit(fit_active_law(points), tuple(points)) if len(points) >= 4 else None
 
 
-def weights_exceed_cache(layer_expert_bytes: float, cache_bytes: int | None) -> bool | None:
-    """Whether one layer's experts are larger than the last cache; None where nobody says."""
-    return None if cache_bytes is None else layer_expert_bytes > cache_bytes
-
-
 def law_table(fit: LawFit, experts: int, top_k: int) -> Table:
-    """Measured and modelled time of each decode step, and what the formula expects to be touched."""
+    """Measured and modelled time of each decode step, and how many experts the formula expects."""
     rows = [
         (
             f"{p.tokens:g}", number(p.active), number(expected_active(experts, top_k, p.tokens)),
@@ -72,7 +64,8 @@ def law_table(fit: LawFit, experts: int, top_k: int) -> Table:
         for p, error in zip(fit.points, fit.errors(), strict=True)
     ]  # fmt: skip
     columns = (
-        "tokens", "experts touched per layer", "expected, uniform", "measured ms", "law ms", "error",
+        "tokens", "experts touched per layer", "expected, uniform", "measured ms",
+        "law ms", "error",
     )  # fmt: skip
     note = (
         f"_t = {number(fit.law.fixed_us)} µs + {number(fit.law.per_active_us)} µs × experts + "
@@ -88,10 +81,18 @@ def coefficients_table(
     weight_bytes: float,
 ) -> Table:  # fmt: skip
     """What the coefficients mean: shares of the machine's own rates, and the turn to compute."""
-    rows = [("fixed per step", f"{significant(fit.law.fixed_us / 1e3)} ms", "launches, attention, logits")]
+    rows = [
+        (
+            "fixed per step",
+            f"{significant(fit.law.fixed_us / 1e3)} ms",
+            "launches, attention, logits",
+        )
+    ]
     eta = read_gb_per_s and fit.law.bandwidth_share(layers * expert_bytes, read_gb_per_s)
     phi = rate_tflop_per_s and fit.law.rate_share(layers * flops_per_token, rate_tflop_per_s)
-    rows.append(("η, share of the read bandwidth", _share(eta), "at which touched experts are read"))
+    rows.append(
+        ("η, share of the read bandwidth", _share(eta), "at which touched experts are read")
+    )
     rows.append(("φ, share of the float32 rate", _share(phi), "at which their products are done"))
     if read_gb_per_s and rate_tflop_per_s:
         turn = compute_turn_tokens(
@@ -105,7 +106,3 @@ def coefficients_table(
 
 def _share(value: float | None) -> str:
     return "n/a" if value is None or math.isnan(value) else f"{value:.2f}"
-
-
-def uniform_touched(experts: int, top_k: int, tokens: Sequence[int]) -> list[float]:
-    return [expected_active(experts, top_k, t) for t in tokens]

@@ -21,7 +21,12 @@ from common.workloads.moe import SimpleMoETransformer
 from common.workloads.moe_checkpoint import build_moe_from_checkpoint, moe_config_from_json
 from common.workloads.moe_config import MoeConfig
 from common.workloads.moe_quantised import check_experts_shrank, quantise_experts
-from common.workloads.moe_weights import build_random_moe, meta_moe, moe_parameter_counts, named_config
+from common.workloads.moe_weights import (
+    build_random_moe,
+    meta_moe,
+    moe_parameter_counts,
+    named_config,
+)
 from problems.moe_batch_scaling.inputs import SEED
 from problems.moe_batch_scaling.plan import Plan
 

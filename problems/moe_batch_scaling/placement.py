@@ -151,7 +151,7 @@ def link_gb_per_s(place: torch.device) -> float:
 
 
 def crossing(tokens: Sequence[int], one: Sequence[float], other: Sequence[float]) -> float | None:
-    """Where `other` becomes the faster one, between two measured N on a log scale; None: nowhere."""
+    """Where `other` becomes the faster one, between two N on a log scale; None: nowhere."""
     gaps = [math.log(a / b) for a, b in zip(one, other, strict=True)]
     for i in range(1, len(gaps)):
         if gaps[i - 1] < 0 <= gaps[i]:
@@ -193,18 +193,23 @@ def placement_results(
     measured_at = crossing(tokens, medians["cpu"], medians["swapped-in"])
     modelled_at = crossing(tokens, modelled["cpu"], modelled["swapped-in"])
     found.figure("p1_flop_per_byte", first_turning_point(machine), "FLOP/B", origin)
-    found.figure("n_at_p1", tokens_for_intensity(shape, first_turning_point(machine)), "tokens", "modelled")
+    found.figure(
+        "n_at_p1", tokens_for_intensity(shape, first_turning_point(machine)), "tokens", "modelled"
+    )
     found.figure("crossing_tokens", measured_at, "tokens", origin)
     found.figure("crossing_tokens_modelled", modelled_at, "tokens", "modelled")
     ratio = None if measured_at is None or modelled_at is None else measured_at / modelled_at
     found.figure("crossing_over_model", ratio, "", origin)
     found.figure("swap_over_cpu_at_1", medians["swapped-in"][0] / medians["cpu"][0], "", origin)
-    found.figure("cpu_over_resident_at_1", medians["cpu"][0] / medians["gpu-resident"][0], "", origin)
+    found.figure(
+        "cpu_over_resident_at_1", medians["cpu"][0] / medians["gpu-resident"][0], "", origin
+    )
     found.figure("link_gb_per_s", machine.link_gb_per_s, "GB/s", origin)
     columns = ("N", *(f"{name} ms (model)" for name in PLACES), "fastest")
     note = (
-        f"_Executed medians of {REPETITIONS}, the model's times in brackets: {machine.cpu.bandwidth_gb_per_s:.0f} "
-        f"and {machine.gpu.bandwidth_gb_per_s:.0f} GB/s, link {machine.link_gb_per_s:.1f} GB/s, all measured._"
+        f"_Executed medians of {REPETITIONS}, the model's times in brackets: "
+        f"{machine.cpu.bandwidth_gb_per_s:.0f} and {machine.gpu.bandwidth_gb_per_s:.0f} GB/s, link "
+        f"{machine.link_gb_per_s:.1f} GB/s, all measured._"
     )
     found.tables["placement-executed"] = Table(columns, tuple(rows), columns[:4], note)
     return found

@@ -90,7 +90,9 @@ def read_plan(settings: Mapping[str, Any]) -> Plan:
             values["factor_batches"] = {k: tuple(v) for k, v in values["factor_batches"].items()}
         return Plan(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
     except TypeError as error:
-        raise UsageError(f"the preset's settings: {error}; see plan.py for what it takes") from error
+        raise UsageError(
+            f"the preset's settings: {error}; see plan.py for what it takes"
+        ) from error
 
 
 @dataclass(frozen=True)

@@ -93,7 +93,7 @@ def cost_results(costs: Sequence[Cost], sequence: int, origin: str) -> Results:
         rows.append(
             (
                 str(cost.batch), significant(inside), significant(outside), f"{ratio.ratio:.3f}",
-                ends, significant(cost.batch / inside * 1e3), significant(cost.batch / outside * 1e3),
+                ends, *(significant(cost.batch / ms * 1e3) for ms in (inside, outside)),
                 significant(cost.batch * sequence / outside * 1e3),
             )
         )  # fmt: skip
@@ -101,6 +101,8 @@ def cost_results(costs: Sequence[Cost], sequence: int, origin: str) -> Results:
         "batch", "in the profiler ms", "without ms", "ratio", "95 %", "samples/s in it",
         "samples/s without", "tokens/s without",
     )  # fmt: skip
-    note = f"_Prefill of {sequence} tokens, {ITERATIONS} iterations per measurement, as the exercise._"
+    note = (
+        f"_Prefill of {sequence} tokens, {ITERATIONS} iterations per measurement, as the exercise._"
+    )
     found.tables["profiling-cost"] = Table(columns, tuple(rows), columns, note)
     return found

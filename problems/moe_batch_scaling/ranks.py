@@ -83,7 +83,14 @@ def ranks_results(plan: Plan, folder: Path | None, say: Callable[[str], None]) -
             )
         )  # fmt: skip
         parts += breakdown_rows(result, ranks)
-    columns = ("ranks", "slowest rank ms", "speed-up", "communication", "largest relative difference", "")
+    columns = (
+        "ranks",
+        "slowest rank ms",
+        "speed-up",
+        "communication",
+        "largest relative difference",
+        "",
+    )
     note = (
         f"_Prefill of {request.batch} × {request.prompt} tokens and {request.decode_steps} decode "
         f"steps, {request.repeats} passes, medians; {plan.experts_of_ranks} experts per layer, one "

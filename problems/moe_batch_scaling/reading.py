@@ -90,8 +90,15 @@ def sweep_results(found: Reading) -> Results:
         first, last = base.iloc[0], base.iloc[-1]
         gain = float(last["samples_per_s"] / first["samples_per_s"])
         results.figure(f"{phase}_throughput_gain", gain, "", found.origin)
-        results.figure(f"{phase}_latency_gain", float(last["latency_ms"] / first["latency_ms"]), "", found.origin)
-        results.figure(f"{phase}_widest_half_width", float(base["half_width"].max()), "", found.origin)
+        results.figure(
+            f"{phase}_latency_gain",
+            float(last["latency_ms"] / first["latency_ms"]),
+            "",
+            found.origin,
+        )
+        results.figure(
+            f"{phase}_widest_half_width", float(base["half_width"].max()), "", found.origin
+        )
         results.figure(f"{phase}_of_floor_at_largest", _known(last["of_floor"]), "", found.origin)
         turned = turns_of(base)
         for name in ("knee", "latency_wall", "plateau"):
@@ -100,14 +107,16 @@ def sweep_results(found: Reading) -> Results:
         results.charts |= batch_charts(found, phase, base)
     results.tables["turns"] = turns_table({k: v for k, v in bases.items() if not v.empty})
     results.tables["factors"] = factors_table(
-        found.points, "_Time of the pass with one factor changed, over the base's at the same batch, "
-        "by interleaved rounds; 95 % intervals in brackets._",
+        found.points, "_Time of the pass with one factor changed, over the base's at the same "
+        "batch, by interleaved rounds; 95 % intervals in brackets._",
     )  # fmt: skip
     factor_figures(found, results)
     planned = [m for m in found.points if m.point.batch in found.plan.batches]
     results.tables["stages"] = stages_table(found.profiles, planned)
     results.tables["failures"] = failures_table(found.points)
-    results.figure("failed_points", sum(m.status == "failed" for m in found.points), "", found.origin)
+    results.figure(
+        "failed_points", sum(m.status == "failed" for m in found.points), "", found.origin
+    )
     law_results(found, results)
     hrm_results(found, results)
     return results
@@ -138,7 +147,9 @@ def batch_charts(found: Reading, phase: str, base: pd.DataFrame) -> dict[str, st
         value = getattr(turned, name)
         if value is not None:
             marks.append(Mark(float(value), name.replace("_", " ")))
-    latency = Series(f"{phase} latency", x, column("latency_ms"), column("low_ms"), column("high_ms"))
+    latency = Series(
+        f"{phase} latency", x, column("latency_ms"), column("low_ms"), column("high_ms")
+    )
     floor = Series("floor of the touched experts", x, column("floor_ms"), dashed=True)
     ends = [
         tuple(b / ms * 1e3 for b, ms in zip(x, column(name), strict=True))
@@ -240,14 +251,19 @@ def sides_results(found: Reading) -> Results:
         )  # fmt: skip
         share_results(found, phase, results)
     frame = found.frame
-    results.figure("widest_half_width", _known(frame.loc[frame["side"] == "auto", "half_width"].max()), "", found.origin)
+    results.figure(
+        "widest_half_width",
+        _known(frame.loc[frame["side"] == "auto", "half_width"].max()),
+        "",
+        found.origin,
+    )
     results.tables["failures"] = failures_table(found.points)
     results.charts |= sides_charts(frame, found)
     return results
 
 
 def share_results(found: Reading, phase: str, results: Results) -> None:
-    """Throughput of `auto` over that of the best other side, at each batch, and the worst of them."""
+    """Throughput of `auto` over that of the best other side, at each batch and at the worst."""
     rows, worst = [], None
     for batch in found.plan.batches:
         members = [m for m in found.points if m.group == f"{phase}-b{batch}"]
@@ -293,8 +309,8 @@ def sides_charts(frame: pd.DataFrame, found: Reading) -> dict[str, str]:
             rows = rows[rows["status"] == "measured"]
             series.append(
                 Series(
-                    str(side), tuple(map(float, rows["batch"])), tuple(map(float, rows["samples_per_s"])),
-                    dashed=str(side).startswith("hf-"),
+                    str(side), tuple(map(float, rows["batch"])),
+                    tuple(map(float, rows["samples_per_s"])), dashed=str(side).startswith("hf-"),
                 )
             )  # fmt: skip
         charts[f"sides-{phase}"] = Chart(

@@ -86,14 +86,18 @@ def scale(
     """The exercise itself: every batch in both phases, timed, beside the experts it touched."""
     recorded = None if routing is None else load_routing(routing)
     with named_range(COMPILE):  # nothing is compiled: the model is built here
-        models = Models(choose_config(plan, device, checkpoint), getattr(torch, plan.dtype), device, checkpoint)
+        models = Models(
+            choose_config(plan, device, checkpoint), getattr(torch, plan.dtype), device, checkpoint
+        )
     print(HEAD.format(*COLUMNS))
     rows = []
     for phase in PHASES:
         for batch in plan.batches:
             side = OurSide(models, base_point(plan, models.config, phase, batch))
             if recorded is not None:
-                side.inputs = dataclasses.replace(side.inputs, routing=(recorded,) * len(side.inputs))
+                side.inputs = dataclasses.replace(
+                    side.inputs, routing=(recorded,) * len(side.inputs)
+                )
             with named_range(WARM_UP):
                 side.sample()
             with named_range(phase):
@@ -162,7 +166,9 @@ def main() -> None:
     chosen = parse()
     try:
         options = {"checkpoint": chosen.checkpoint} if chosen.checkpoint else {}
-        request = settle("moe_batch_scaling", chosen.preset, [chosen.variant], chosen.device, None, options)
+        request = settle(
+            "moe_batch_scaling", chosen.preset, [chosen.variant], chosen.device, None, options
+        )
         variant = next(v for v in request.variants if v.name == chosen.variant)
         settings = changed(request.preset.settings, chosen)
         session = open_session(variant.settings, settings, request.device, options)

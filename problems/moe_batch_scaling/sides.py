@@ -132,7 +132,8 @@ class TheirSide:
 
     def select(self, index: int) -> Tensor:
         if self.cache is not None:
-            self.cache.crop(self.inputs.start)
+            # A negative number: so many positions are taken away.
+            self.cache.crop(self.inputs.start - self.cache.get_seq_length())
         return self.inputs.passes[index]
 
     def sample(self) -> int:
@@ -161,9 +162,7 @@ class Opener:
 
     def __call__(self, point: Point) -> OurSide | TheirSide:
         theirs = point.side.startswith(HF)
-        side = (
-            TheirSide(self.models, point, self.family) if theirs else OurSide(self.models, point)
-        )
+        side = TheirSide(self.models, point, self.family) if theirs else OurSide(self.models, point)
         if self.check:
             self._compare(point, side)
         return side

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 STAGES = ("router", "dispatch", "experts", "combine", "attention", "norm", "beside", "mlp")
 STAGE_RANGE = re.compile(rf"layer\d+/({'|'.join(STAGES)})")
 # Operators that make the host wait for a GPU: their results steer what is launched next.
-WAITING = ("aten::item", "aten::nonzero", "aten::_local_scalar_dense", "aten::bincount")
+WAITING = ("aten::nonzero", "aten::_local_scalar_dense", "aten::bincount")
 SYNCHRONISING = ("Synchronize",)
 
 

@@ -115,9 +115,7 @@ def base_of(groups: Sequence[Group], store: PointStore) -> list[Measured]:
     return [store.kept[group.points[0].id] for group in groups if group.points[0].id in store.kept]
 
 
-def reading(
-    job: Job, config: MoeConfig, points: Sequence[Measured], store: PointStore
-) -> Reading:
+def reading(job: Job, config: MoeConfig, points: Sequence[Measured], store: PointStore) -> Reading:
     cache = last_level_cache_bytes() if job.device.type == "cpu" else None
     if job.device.type == "cuda":
         cache = torch.cuda.get_device_properties(0).L2_cache_size
@@ -162,7 +160,9 @@ def backends_task(job: Job) -> Results:
     found = sides_results(reading(job, models.config, in_order(groups, store), store))
     worst = max(opener.errors.values(), default=0.0)
     found.figure("worst_relative_error", worst, "", job.origin)
-    missing = [m for m in store.kept.values() if m.point.side.startswith(HF) and m.status != "measured"]
+    missing = [
+        m for m in store.kept.values() if m.point.side.startswith(HF) and m.status != "measured"
+    ]
     found.figure("hugging_face_points_missing", len(missing), "", job.origin)
     return found
 
