@@ -91,7 +91,7 @@ def on_cpu(layer: Layer, x: Tensor, picks: Picks) -> Tensor:
 
 def swapped_in(layer: Layer, x: Tensor, picks: Picks, buffer: Experts) -> Tensor:
     """The touched experts cross into a buffer of the device, then it computes from there."""
-    for index in picks.experts.unique().tolist():
+    for index in sorted(set(picks.experts.flatten().tolist())):
         for name in ("gate_up_proj", "down_proj"):
             getattr(buffer, name)[index].copy_(getattr(layer.host, name)[index], non_blocking=True)
     out: Tensor = buffer(x, picks)
@@ -156,7 +156,7 @@ def crossing(tokens: Sequence[int], one: Sequence[float], other: Sequence[float]
     for i in range(1, len(gaps)):
         if gaps[i - 1] < 0 <= gaps[i]:
             part = -gaps[i - 1] / (gaps[i] - gaps[i - 1])
-            return tokens[i - 1] * (tokens[i] / tokens[i - 1]) ** part
+            return float(tokens[i - 1] * (tokens[i] / tokens[i - 1]) ** part)
     return None
 
 

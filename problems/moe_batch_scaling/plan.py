@@ -82,13 +82,16 @@ class Plan:
 
 def read_plan(settings: Mapping[str, Any]) -> Plan:
     """A preset's settings. UsageError for a name or a value that means nothing."""
-    values = dict(settings)
+    values: dict[str, Any] = dict(settings)
     try:
         if "rounds" in values:
             values["rounds"] = Rounds(**values["rounds"])
         if "factor_batches" in values:
             values["factor_batches"] = {k: tuple(v) for k, v in values["factor_batches"].items()}
-        return Plan(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        fields: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
+        }
+        return Plan(**fields)
     except TypeError as error:
         raise UsageError(
             f"the preset's settings: {error}; see plan.py for what it takes"

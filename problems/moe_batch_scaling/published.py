@@ -123,13 +123,13 @@ def questions(found: Results) -> None:
         f"{attention_intensity_limit(shape, 0.5):g}._"
     )
     found.tables["intensity"] = Table(columns, tuple(rows), columns, note)
-    rows = []
+    placed = []
     for tokens in (1, 16, 64, 256, 512, 1024, 4096):
         times = placement_times_s(machine, shape, tokens, micro_batch=MICRO_BATCH)
         cells = [f"{1e3 * times[place]:.2f}" for place in ("gpu-resident", "cpu", "swapped-in")]
         best = min(times, key=lambda place: times[place])
         elsewhere = min(("cpu", "swapped-in"), key=lambda p: times[p])  # type: ignore[index]
-        rows.append((f"{tokens:,}", *cells, best, elsewhere))
+        placed.append((f"{tokens:,}", *cells, best, elsewhere))
     columns = (
         "N", "resident on the GPU ms", "on the CPU ms", "swapped in ms", "fastest",
         "fastest where the weights lie in the host's memory",
@@ -140,7 +140,7 @@ def questions(found: Results) -> None:
         f"step, {1e12 * saving_per_resident_byte_s(machine, 0.25):.1f} ps if one step in four "
         "reads it._"
     )
-    found.tables["placement"] = Table(columns, tuple(rows), columns[:4], note)
+    found.tables["placement"] = Table(columns, tuple(placed), columns[:4], note)
 
 
 def search(machine: Machine, prompt: int, generated: int) -> Policy:
