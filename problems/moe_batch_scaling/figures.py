@@ -1,7 +1,7 @@
 """Draw this problem's figures and work out its tables again, from recorded points alone.
 
-    .venv/bin/python problems/moe_batch_scaling/figures.py            figures/*.svg of the worklog
-    .venv/bin/python problems/moe_batch_scaling/figures.py --check    do they show what was recorded?
+    .venv/bin/python problems/moe_batch_scaling/figures.py          figures/*.svg, written
+    .venv/bin/python problems/moe_batch_scaling/figures.py --check  are they what was recorded?
 
 Nothing is measured. `read_run` is what a notebook calls: the recorded run as a `Reading`, whose
 frames, tables and charts are those of the worklog.
@@ -27,7 +27,7 @@ WEIGHT_BYTES = {"float32": 4, "bfloat16": 2}
 
 
 def read_run(folder: Path, variant: str = "sweep") -> Reading:
-    """One variant of a recorded run. UsageError for a folder that is none, or has no such points."""
+    """One variant of a recorded run. UsageError for a folder that holds no points of it."""
     manifest = open_run(folder).manifest
     place = folder / "traces" / variant
     points = read_points(place)

@@ -214,6 +214,8 @@ def sides_table(points: Sequence[Measured], phase: str, note: str = "") -> Table
 
 
 def ratio_cell(row: Any) -> str:
+    if row.status == "skipped":
+        return "skipped"
     if row.status == "failed":
         return "failed: out of memory" if "out of memory" in row.verdict else "failed"
     if math.isnan(row.low):

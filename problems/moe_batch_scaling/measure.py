@@ -1,9 +1,10 @@
 """How long does each point of a group take? Sides in turn, every failure recorded, nothing lost.
 
-Each side is opened, called once, and looked at: one that fails there is a failed point with its
-reason, one that takes more than `SLOW` times the fastest and is not short keeps the sample of
-that look, because sampling it for minutes would say nothing more. The rest, and the group's
-baseline always, is sampled in interleaved rounds. Each sample is on disk before the next is taken.
+Each side is opened (which calls it once) and looked at: one that fails there is a failed point with
+its reason, one that takes more than `SLOW` times the fastest and is not short keeps the sample of
+that look, because sampling it for minutes would say nothing more; where it was `HOPELESS` at a
+smaller batch it is skipped at the next. The rest, and the group's baseline always, is sampled in
+interleaved rounds. Each sample is on disk before the next is taken.
 """
 
 from __future__ import annotations
@@ -11,19 +12,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from common.errors import UsageError
 from common.timing.sampling import Sample, StopRule, interleave
 from problems.moe_batch_scaling.plan import Group, Rounds
-from problems.moe_batch_scaling.points import Measured, Point, PointStore
+from problems.moe_batch_scaling.points import Measured, Point, PointStore, Status
 
 SLOW, SHORT_NS = 3.0, 30_000_000
+HOPELESS, LONG_NS = 5.0, 1_000_000_000
 PRECISION = 0.015
 
 
 class Side(Protocol):
-    """One opened point: `sample` times one pass over the next of its inputs."""
+    """One opened (and warm) point: `sample` times one pass over the next of its inputs."""
 
     def sample(self) -> int:
         """Duration of one pass in ns; the n-th call of each side of a group has the same input."""
@@ -83,34 +85,42 @@ def measure_group(
         return
     taken: dict[str, _Taken] = {}
 
-    def known(point: Point, status: Literal["measured", "failed"], **more: Any) -> Measured:
+    def known(point: Point, status: Status, **more: Any) -> Measured:
         return Measured(point, group.name, status, baseline=point == group.points[0], **more)
 
     points = {point.id: point for point in group.points}
-    looks: dict[str, float] = {}  # ns per token
+    looks: dict[str, int] = {}
     for point in group.points:
+        hopeless = hopeless_at(point, store)
+        if hopeless is not None and point != group.points[0]:
+            store.add(known(point, "skipped", reason=hopeless))
+            continue
         say(f"opening {point.id}")
         try:
             with failure_of(point):
                 side = open_side(point)
-                side.sample()
-                # Of two, so that one stumble of the machine does not decide.
-                look = min(side.sample(), side.sample())
-            looks[point.id] = look / point.tokens  # sequences may differ
+                look = side.sample()
+                if look < SHORT_NS * 10:  # so that one stumble of the machine does not decide
+                    look = min(look, side.sample())
+            looks[point.id] = look
             taken[point.id] = _Taken(side, [], [])
         except SideFailed as failed:
             store.add(known(point, "failed", reason=failed.reason))
     if not taken:
         return
     fastest = min(looks.values())
+    # Sequences may differ: a side is slow if it is so by the pass and by the token.
+    per_token = {name: look / points[name].tokens for name, look in looks.items()}
+    least = min(per_token.values())
     for name in [name for name in taken if name != group.points[0].id]:
-        took = round(looks[name] * points[name].tokens)
-        if looks[name] > SLOW * fastest and took > SHORT_NS:
+        took = looks[name]
+        slower = min(took / fastest, per_token[name] / least)
+        if slower > SLOW and took > SHORT_NS:
             slow = taken.pop(name)
             once = known(
                 points[name],
                 "measured",
-                reason=f"sampled once: {looks[name] / fastest:.1f} times the fastest per token",
+                reason=f"sampled once: {slower:.1f} times the fastest",
                 rounds=(0,),
                 samples_ns=(took,),
             )
@@ -121,6 +131,19 @@ def measure_group(
         rounds_, samples = tuple(kept.rounds), tuple(kept.samples_ns)
         measured = known(points[name], "measured", rounds=rounds_, samples_ns=samples)
         _describe(kept.side, measured, store)
+
+
+def hopeless_at(point: Point, store: PointStore) -> str | None:
+    """Why this side is not even looked at: what it took at a smaller batch; None if it may."""
+    for before in store.kept.values():
+        p = before.point
+        if replace(p, batch=point.batch) != point or p.batch >= point.batch:
+            continue
+        if before.reason.startswith("sampled once"):
+            slower = float(before.reason.split()[2])
+            if slower > HOPELESS and before.samples_ns[0] * point.batch / p.batch > LONG_NS:
+                return f"skipped: {slower:.1f} times the fastest at batch {p.batch}"
+    return None
 
 
 def _describe(side: Side, measured: Measured, store: PointStore) -> None:

@@ -20,7 +20,8 @@ from common.floors.machine import memory_available_bytes
 from common.workloads.moe import SimpleMoETransformer
 from common.workloads.moe_checkpoint import build_moe_from_checkpoint, moe_config_from_json
 from common.workloads.moe_config import MoeConfig
-from common.workloads.moe_quantised import check_experts_shrank, quantise_experts
+from common.workloads.moe_observed import RoutingSummary
+from common.workloads.moe_quantised import Format, check_experts_shrank, quantise_experts
 from common.workloads.moe_weights import (
     build_random_moe,
     meta_moe,
@@ -89,6 +90,7 @@ class Models:
         self.base = self._build(None)
         self.made: dict[tuple[int, str], SimpleMoETransformer] = {}
         self.bytes_per_weight: dict[str, float] = {}
+        self.routing_seen: dict[str, tuple[RoutingSummary, ...]] = {}  # setting -> per input
 
     def _build(self, after: Callable[[nn.Module], None] | None) -> SimpleMoETransformer:
         if self.checkpoint is not None:
@@ -118,9 +120,10 @@ class Models:
     def _quantised(self, top_k: int, weights: str) -> SimpleMoETransformer:
         if weights not in ("int8", "float8"):
             raise UsageError(f"no storage is called {weights!r}; choose int8 or float8")
+        format_: Format = "int8" if weights == "int8" else "float8"
         if top_k != self.config.top_k:
             raise UsageError("quantised experts are run with the model's own top-k; leave it")
-        model = self._build(lambda module: quantise_experts(module, weights))
+        model = self._build(lambda module: quantise_experts(module, format_))
         # Asked for one byte per weight: whoever left the stacks as they were is found here.
         self.bytes_per_weight[weights] = check_experts_shrank(model, 1.0).per_weight
         return model

@@ -49,6 +49,7 @@ class Plan:
     factorial: bool = False
     rounds: Rounds = Rounds()
     ranks: tuple[int, ...] = (1, 2)
+    profiling_batches: tuple[int, ...] = ()  # of the cost of profiling; all batches if empty
     experts_of_ranks: int = 8
     pr_moe_experts: int = 32
     family: str = "mixtral"
@@ -57,7 +58,14 @@ class Plan:
     def __post_init__(self) -> None:
         if not self.batches:
             raise UsageError("a sweep needs batches; name some")
-        for name in ("batches", "decode_batches", "sequences", "top_ks", "ranks"):
+        for name in (
+            "batches",
+            "decode_batches",
+            "sequences",
+            "top_ks",
+            "ranks",
+            "profiling_batches",
+        ):
             for value in getattr(self, name):
                 _whole(name, value)
         for phase, batches in self.factor_batches.items():

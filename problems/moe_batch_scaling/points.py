@@ -17,6 +17,7 @@ from common.errors import UsageError
 from common.recording.run_folder import read_samples
 
 Phase = Literal["prefill", "decode"]
+Status = Literal["measured", "failed", "skipped"]
 PHASES: tuple[Phase, ...] = ("prefill", "decode")
 POINTS_FILE, PROFILES_FILE, SAMPLES_FILE = "points.jsonl", "profiles.jsonl", "samples.jsonl"
 
@@ -64,7 +65,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Measured:
-    """What is known of a point. `status`: measured, or failed with `reason`.
+    """What is known of a point. `status`: measured, failed or skipped, with `reason`.
 
     `rounds` and `samples_ns` belong together: sides of one group are compared round by round.
     `touched` counts the distinct experts of each layer, meaned over the inputs. `baseline`: the
@@ -73,7 +74,7 @@ class Measured:
 
     point: Point
     group: str
-    status: Literal["measured", "failed"]
+    status: Status
     reason: str = ""
     rounds: tuple[int, ...] = ()
     samples_ns: tuple[int, ...] = ()

@@ -48,6 +48,7 @@ class _Shared(Models):
     def __init__(self, model: SimpleMoETransformer, dtype: torch.dtype, device: torch.device):
         self.config, self.dtype, self.device, self.checkpoint = model.config, dtype, device, None
         self.base, self.made, self.bytes_per_weight = model, {}, {}
+        self.routing_seen = {}
 
 
 def pr_moe_results(

@@ -63,7 +63,7 @@ def measure_costs(
 ) -> list[Cost]:
     """Every batch of the exercise; which of the two goes first changes from round to round."""
     found = []
-    for batch in plan.batches:
+    for batch in plan.profiling_batches or plan.batches:
         say(f"prefill, batch {batch}")
         side = open_side(base_point(plan, open_side.models.config, "prefill", batch))
         assert isinstance(side, OurSide)
@@ -86,7 +86,8 @@ def cost_results(costs: Sequence[Cost], sequence: int, origin: str) -> Results:
     rows = []
     for cost in costs:
         ratio = compare(cost.outside_s, cost.inside_s, min_rounds=6)
-        interval = ratio.interval and (ratio.interval.low, ratio.interval.high)
+        found_ = ratio.interval
+        interval = None if found_ is None else (found_.low, found_.high)
         found.figure(f"profiling_cost_b{cost.batch}", ratio.ratio, "", origin, interval)
         inside, outside = (1e3 * statistics.median(s) for s in (cost.inside_s, cost.outside_s))
         ends = f"{interval[0]:.3f} … {interval[1]:.3f}" if interval else "n/a"

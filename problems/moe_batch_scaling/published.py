@@ -130,7 +130,7 @@ def questions(found: Results) -> None:
         best = min(times, key=lambda place: times[place])
         elsewhere = min(("cpu", "swapped-in"), key=lambda p: times[p])  # type: ignore[index]
         placed.append((f"{tokens:,}", *cells, best, elsewhere))
-    columns = (
+    heads = (
         "N", "resident on the GPU ms", "on the CPU ms", "swapped in ms", "fastest",
         "fastest where the weights lie in the host's memory",
     )  # fmt: skip
@@ -140,7 +140,7 @@ def questions(found: Results) -> None:
         f"step, {1e12 * saving_per_resident_byte_s(machine, 0.25):.1f} ps if one step in four "
         "reads it._"
     )
-    found.tables["placement"] = Table(columns, tuple(placed), columns[:4], note)
+    found.tables["placement"] = Table(heads, tuple(placed), heads[:4], note)
 
 
 def search(machine: Machine, prompt: int, generated: int) -> Policy:

@@ -68,18 +68,18 @@ def ranks_results(plan: Plan, folder: Path | None, say: Callable[[str], None]) -
             diffs += diff_ranks(result.traces, ranks)
             if folder is not None:
                 keep_traces(result.traces, folder / f"ranks{ranks}")
-        error = float(np.abs(result.logits - expected).max() / np.abs(expected).max())
+        difference = float(np.abs(result.logits - expected).max() / np.abs(expected).max())
         total_ms = slowest_ms(result, "total")
         baseline = total_ms if baseline is None else baseline
         comm = communication_share(result)
-        found.figure(f"relative_error_{ranks}_ranks", error, "", "measured-cpu")
+        found.figure(f"relative_error_{ranks}_ranks", difference, "", "measured-cpu")
         found.figure(f"seconds_{ranks}_ranks", wall_s, "s", "measured-cpu")
         found.figure(f"speedup_{ranks}_ranks", baseline / total_ms, "", "measured-cpu")
         found.figure(f"communication_share_{ranks}_ranks", comm, "", "measured-cpu")
         scaling.append(
             (
                 str(ranks), significant(total_ms), f"{baseline / total_ms:.2f}",
-                f"{100 * comm:.1f} %", f"{error:.1e}", f"{wall_s:.1f} s with start-up",
+                f"{100 * comm:.1f} %", f"{difference:.1e}", f"{wall_s:.1f} s with start-up",
             )
         )  # fmt: skip
         parts += breakdown_rows(result, ranks)
@@ -135,7 +135,7 @@ def communication_share(result: ParallelResult) -> float:
 
 
 def breakdown_rows(result: ParallelResult, ranks: int) -> list[tuple[str, ...]]:
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for rank in result.ranks:
         total = median_ms(rank.spent_ns, "total")
         names = sorted({name for spent in rank.spent_ns for name in spent} - {"total"})
@@ -153,7 +153,7 @@ def breakdown_rows(result: ParallelResult, ranks: int) -> list[tuple[str, ...]]:
 
 def diff_ranks(traces: Sequence[Path], ranks: int) -> list[tuple[str, ...]]:
     """Every rank's trace beside rank 0's, by operator."""
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for other in traces[1:]:
         found = compare_files(str(traces[0]), str(other), "operator")
         shown = sorted(found.rows, key=lambda row: -abs(row.delta))[:DIFF_ROWS]

@@ -151,11 +151,11 @@ def batch_charts(found: Reading, phase: str, base: pd.DataFrame) -> dict[str, st
         f"{phase} latency", x, column("latency_ms"), column("low_ms"), column("high_ms")
     )
     floor = Series("floor of the touched experts", x, column("floor_ms"), dashed=True)
-    ends = [
+    slow, fast = (
         tuple(b / ms * 1e3 for b, ms in zip(x, column(name), strict=True))
         for name in ("high_ms", "low_ms")
-    ]
-    speed = Series(f"{phase} throughput", x, column("samples_per_s"), *ends)
+    )
+    speed = Series(f"{phase} throughput", x, column("samples_per_s"), slow, fast)
     foot = f"{found.origin}; median and 95 % interval"
     return {
         f"latency-{phase}": Chart(

@@ -111,7 +111,8 @@ def scale(
                     "tokens_per_s": side.point.tokens / found.median * 1e9,
                 }
             )  # fmt: skip
-            print_row(rows[-1], found.interval and (found.interval.low, found.interval.high))
+            ends = found.interval
+            print_row(rows[-1], None if ends is None else (ends.low, ends.high))
     return rows
 
 

@@ -19,7 +19,7 @@ from common.floors.batch_scaling import gathered_weight_bytes
 from common.timing.clocks import CpuClock, CudaClock
 from common.workloads.moe import SimpleMoETransformer
 from common.workloads.moe_experts import BACKENDS
-from common.workloads.moe_observed import RoutingSummary, observe_routing
+from common.workloads.moe_observed import observe_routing
 from problems.moe_batch_scaling.inputs import Inputs, make_inputs
 from problems.moe_batch_scaling.models import HF_WAYS, Models, free_bytes
 from problems.moe_batch_scaling.points import Measured, Point
@@ -41,7 +41,6 @@ class OurSide:
         self.inputs: Inputs = make_inputs(point, self.model.config, models.device)
         self.clock = CudaClock() if models.device.type == "cuda" else CpuClock()
         self.turn = 0
-        self.summary: tuple[RoutingSummary, ...] = ()
         self._refuse_what_cannot_fit()
         self._fill_cache()
 
@@ -91,11 +90,13 @@ class OurSide:
 
     def describe(self, measured: Measured) -> Measured:
         """Routing over every input: distinct experts, their bytes, imbalance, entropy."""
-        per_input = []
-        for index in range(len(self.inputs)):
-            tokens = self.select(index)
-            per_input.append(observe_routing(self.model, tokens, self.inputs.start))
-        self.summary = tuple(per_input)
+        seen = self.models.routing_seen
+        if self.point.setting not in seen:  # the same for every side of a setting
+            seen[self.point.setting] = tuple(
+                observe_routing(self.model, self.select(index), self.inputs.start)
+                for index in range(len(self.inputs))
+            )
+        per_input = seen[self.point.setting]
         n = len(per_input)
         layers = list(zip(*(summary.layers for summary in per_input), strict=True))
         return replace(
@@ -153,7 +154,7 @@ def cached_batch(model: SimpleMoETransformer) -> int:
 
 
 class Opener:
-    """Opens sides; compares each with the reference's logits of the same setting."""
+    """Opens sides, warm: each is compared with the reference's logits of the same setting."""
 
     def __init__(self, models: Models, family: str = "mixtral", check: bool = True) -> None:
         self.models, self.family, self.check = models, family, check
@@ -165,6 +166,8 @@ class Opener:
         side = TheirSide(self.models, point, self.family) if theirs else OurSide(self.models, point)
         if self.check:
             self._compare(point, side)
+        else:
+            side.sample()
         return side
 
     def _compare(self, point: Point, side: OurSide | TheirSide) -> None:

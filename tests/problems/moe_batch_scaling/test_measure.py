@@ -78,14 +78,26 @@ def test_a_side_that_fails_in_a_later_round_loses_only_itself(tmp_path: Path) ->
     broken = Fake(100, fails_at=6, error=RuntimeError("DefaultCPUAllocator: can't allocate memory"))
     found = measured(tmp_path, {"auto": Fake(100), "dense": broken})
     assert found["dense"].status == "failed" and found["dense"].reason.startswith("out of memory")
-    assert len(found["dense"].samples_ns) == 2, "what it had measured is kept"
+    assert len(found["dense"].samples_ns) == 3, "what it had measured is kept"
     assert found["auto"].status == "measured" and len(found["auto"].samples_ns) >= 6
 
 
 def test_a_side_that_is_many_times_slower_is_sampled_once(tmp_path: Path) -> None:
     found = measured(tmp_path, {"auto": Fake(20_000_000), "dense": Fake(200_000_000)})
     assert found["dense"].samples_ns == (200_000_000,)
-    assert found["dense"].reason == "sampled once: 10.0 times the fastest per token"
+    assert found["dense"].reason == "sampled once: 10.0 times the fastest"
+
+
+def test_a_side_that_was_hopeless_at_a_smaller_batch_is_skipped(tmp_path: Path) -> None:
+    store = PointStore(tmp_path)
+    seconds = {"auto": 40_000_000, "dense": 800_000_000}
+    for batch in (2, 4):
+        points = tuple(replace(side(name), batch=batch) for name in seconds)
+        group = Group(f"decode-b{batch}", points)
+        measure_group(group, lambda p: Fake(seconds[p.side]), store, ROUNDS, lambda text: None)
+    last = store.kept[replace(side("dense"), batch=4).id]
+    assert (last.status, last.reason) == ("skipped", "skipped: 20.0 times the fastest at batch 2")
+    assert store.kept[replace(side("auto"), batch=4).id].status == "measured"
 
 
 def test_the_baseline_is_sampled_even_if_it_is_the_slow_one(tmp_path: Path) -> None:
@@ -112,17 +124,17 @@ def test_a_line_that_a_killed_run_had_begun_is_dropped(tmp_path: Path) -> None:
 
 
 def test_samples_are_on_disk_before_the_next_is_taken(tmp_path: Path) -> None:
-    """Killed in the fourth round: three rounds of the baseline are there."""
+    """Killed in the fifth round: four rounds of the baseline are there."""
     with pytest.raises(KeyboardInterrupt):
         measured(tmp_path, {"auto": _Interrupted(100)})
     lines = (tmp_path / SAMPLES_FILE).read_text(encoding="utf-8").splitlines()
-    assert len(lines) == 3
+    assert len(lines) == 4
 
 
 class _Interrupted(Fake):
     def sample(self) -> int:
         self.calls += 1
-        if self.calls == 7:  # three calls before the first round
+        if self.calls == 7:  # two calls before the first round
             raise KeyboardInterrupt
         return self.ns
 
