@@ -2,10 +2,11 @@
 
     .venv/bin/python problems/moe_batch_scaling/record.py
 
-On a quiet machine, about 12 minutes on two cores. Takes the presets cpu and exercise with their
-default variants, and the comparison with Qwen3-MoE; copies each run into `recorded/` (traces of the
-points only for the base of the sweep), names them in problem.toml's [evidence], and renders. What
-was recorded before by the same key is replaced.
+On a quiet machine, about ten minutes on two cores. Takes the preset cpu with all its variants, and
+the exercise's with the sweep, the cost of profiling and the comparison with Qwen3-MoE; copies each
+run into `recorded/`, names it in problem.toml's [evidence], and renders. What was recorded before
+by the same key is replaced. With names of runs (cpu, exercise): only those. A folder of a run that was
+made already is taken by `record.py cpu=FOLDER`.
 """
 
 from __future__ import annotations
@@ -24,9 +25,8 @@ NAME = HERE.name
 # key of [evidence] -> the arguments of its run
 RUNS = {
     "cpu": ["--preset", "cpu"],
-    "exercise": ["--preset", "exercise", "--variant", "sweep", "--variant", "backends",
-                 "--variant", "profiling-cost"],
-    "qwen3": ["--preset", "exercise", "--variant", "backends-qwen3"],
+    "exercise": ["--preset", "exercise", "--variant", "profiling-cost",
+                 "--variant", "backends-qwen3"],
 }  # fmt: skip
 
 
@@ -43,9 +43,13 @@ def record(key: str, arguments: list[str]) -> Path:
         if not finished:
             print(f"error: {key} did not finish; run it by itself and look", file=sys.stderr)
             sys.exit(1)
-        run = finished[-1]
-        target = HERE / "recorded" / run.parent.name / run.name
-        shutil.copytree(run, target, ignore=shutil.ignore_patterns("logs", "report.html"))
+        return take(finished[-1])
+
+
+def take(run: Path) -> Path:
+    """Copy a finished run into recorded/, without logs and page."""
+    target = HERE / "recorded" / run.parent.name / run.name
+    shutil.copytree(run, target, ignore=shutil.ignore_patterns("logs", "report.html"))
     for samples in target.glob("traces/*/samples.jsonl"):
         samples.unlink()  # the finished points hold them
     return target.relative_to(HERE)
@@ -66,15 +70,16 @@ def name_evidence(places: dict[str, Path]) -> None:
 
 
 def main() -> None:
-    chosen = sys.argv[1:] or list(RUNS)
+    chosen = dict(word.partition("=")[::2] for word in sys.argv[1:] or RUNS)
     unknown = [key for key in chosen if key not in RUNS]
     if unknown:
         print(
             f"error: no run is called {unknown[0]}; choose from {', '.join(RUNS)}", file=sys.stderr
         )
         sys.exit(2)
-    for key in chosen:
-        name_evidence({key: record(key, RUNS[key])})
+    for key, made in chosen.items():
+        run = take(Path(made).resolve()) if made else record(key, RUNS[key])
+        name_evidence({key: run})
     subprocess.run([sys.executable, str(HERE / "figures.py")], check=True)
     sys.exit(worklog("render", NAME) or worklog("check", NAME))
 
