@@ -5,8 +5,8 @@
 On a quiet machine, about ten minutes on two cores. Takes the preset cpu with all its variants, and
 the exercise's with the sweep, the cost of profiling and the comparison with Qwen3-MoE; copies each
 run into `recorded/`, names it in problem.toml's [evidence], and renders. What was recorded before
-by the same key is replaced. With names of runs (cpu, exercise): only those. A folder of a run that was
-made already is taken by `record.py cpu=FOLDER`.
+by the same key is replaced. With names of runs (cpu, exercise): only those. A folder of a run that
+was made already is taken by `record.py cpu=FOLDER`.
 """
 
 from __future__ import annotations
