@@ -22,6 +22,7 @@ sys.path.append(str(Path(__file__).resolve().parents[2]))  # for `problems`, whe
 
 HERE = Path(__file__).resolve().parent
 NAME = HERE.name
+CPU_SET = "cpu-2026-11"  # of predictions.toml, about the preset cpu
 # key of [evidence] -> the arguments of its run
 RUNS = {
     "cpu": ["--preset", "cpu"],
@@ -69,6 +70,19 @@ def name_evidence(places: dict[str, Path]) -> None:
     path.write_text(f"{head}[evidence]\n{rows}", encoding="utf-8")
 
 
+def score_predictions() -> None:
+    """The set for CPUs is scored on the page once the run that it is about is the evidence."""
+    page = HERE / "WORKLOG.md"
+    text = page.read_text(encoding="utf-8")
+    evidence = (HERE / "problem.toml").read_text(encoding="utf-8").partition("[evidence]\n")[2]
+    scored = re.search(r'^cpu = ".*-cpu(\.\d+)?"$', evidence, re.MULTILINE) is not None
+    marker = f"<!-- worklog:predictions set={CPU_SET}"
+    plain, run = f"{marker} -->", f"{marker} run=cpu -->"
+    page.write_text(
+        text.replace(plain, run) if scored else text.replace(run, plain), encoding="utf-8"
+    )
+
+
 def main() -> None:
     chosen = dict(word.partition("=")[::2] for word in sys.argv[1:] or RUNS)
     unknown = [key for key in chosen if key not in RUNS]
@@ -80,6 +94,7 @@ def main() -> None:
     for key, made in chosen.items():
         run = take(Path(made).resolve()) if made else record(key, RUNS[key])
         name_evidence({key: run})
+    score_predictions()
     subprocess.run([sys.executable, str(HERE / "figures.py")], check=True)
     sys.exit(worklog("render", NAME) or worklog("check", NAME))
 
