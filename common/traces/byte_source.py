@@ -6,7 +6,6 @@ ends early or is damaged gives every byte before the damage, and says so in `dam
 
 from __future__ import annotations
 
-import tempfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -133,6 +132,8 @@ def unpacked(path: Path, suffix: str) -> Iterator[Path]:
     if not gzipped:
         yield path
         return
+    import tempfile  # rarely needed, and slow to load
+
     with tempfile.TemporaryDirectory(prefix="worklog-") as folder:
         copy = Path(folder) / f"unpacked{suffix}"
         source = ByteSource(path)
