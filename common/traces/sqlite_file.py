@@ -229,7 +229,9 @@ def _check_whole(path: Path) -> None:
     size = path.stat().st_size
     # The page count is only kept by versions of SQLite that also set the second counter.
     counted = header[24:28] == header[92:96]
-    if len(header) < _HEADER or (counted and size < page * pages):
+    if len(header) < _HEADER:
+        raise UsageError(f"{path} is cut off within its header; export or copy it again")
+    if counted and size < page * pages:
         raise UsageError(
             f"{path} is cut off ({size} of {page * pages} bytes); export or copy it again"
         )
