@@ -193,14 +193,21 @@ def open_database(path: Path) -> Iterator[Database]:
             raise UsageError(
                 f"{path} is locked by another program; close that program and try again"
             ) from error
-        raise UsageError(f"{path} cannot be read ({error}); export or copy it again") from error
+        raise UsageError(
+            f"{path} cannot be read ({_line(error)}); export or copy it again"
+        ) from error
     except (sqlite3.DatabaseError, OverflowError, UnicodeDecodeError) as error:
         # The last is a message of SQLite that quotes bytes of the file.
         raise UsageError(
-            f"{path} is a damaged SQLite file ({error}); export or copy it again"
+            f"{path} is a damaged SQLite file ({_line(error)}); export or copy it again"
         ) from error
     finally:
         connection.close()
+
+
+def _line(error: Exception) -> str:
+    """What SQLite says, in one line: it quotes the schema of the file as it stands there."""
+    return " ".join(str(error).split())[:200]
 
 
 def _header(path: Path) -> bytes:
