@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from common.cli_capture import add_capture_commands
 from common.cli_convert import add_convert
 from common.cli_diff import add_diff
+from common.cli_pages import add_page_commands
 from common.errors import PreconditionError, UsageError, WorklogError
 
 if TYPE_CHECKING:
@@ -126,6 +127,7 @@ def build_parser() -> argparse.ArgumentParser:
         command.set_defaults(command=_check if name == "check" else _render)
     _add_floors(commands)
     add_capture_commands(commands, _public_arguments)
+    add_page_commands(commands)
     return parser
 
 

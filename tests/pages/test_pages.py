@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from helpers.command import worklog
 from helpers.runs import summarise_into, write_run
-from helpers.synthetic import PREDICTIONS, SECTIONS, VARIANTS, make_problem
+from helpers.synthetic import EXERCISES, PREDICTIONS, SECTIONS, VARIANTS, make_problem
 
 from common.contract.problem import load_problem
 from common.errors import UsageError
@@ -49,6 +49,7 @@ def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for section in SECTIONS:
         text += f"## {section}\n\nWords, `code` and ümlauts.\n\n"
         text += block(BLOCKS[section]) + "\n\n" if section in BLOCKS else ""
+        text += EXERCISES if section == "Exercises" else ""
     path = folder / "WORKLOG.md"
     path.write_text(text, encoding="utf-8")
     (tmp_path / "README.md").write_text("# Root\n\n" + block("problems") + "\n")
@@ -94,7 +95,7 @@ def test_text_outside_of_blocks_is_not_touched(page: Path) -> None:
 
 
 def test_a_number_that_was_edited_by_hand_is_found_with_its_line(page: Path) -> None:
-    start = line_of(page, "<!-- worklog:verdicts")
+    start = line_of(page, "| double | 2.00 (2.00")
     found = findings(page, "2.00 (2.00", "1.90 (2.00")
     assert found == [
         f"{page}:{start}: block verdicts differs from its evidence; run worklog render"
@@ -161,7 +162,7 @@ def test_a_prediction_that_was_changed_after_the_run_is_found(page: Path) -> Non
     predictions.write_text(PREDICTIONS.replace("high = 200", "high = 201"))
     found = [str(each) for each in check([])]
     assert any(
-        each.startswith(f"{predictions}:1: set first was changed after the run") for each in found
+        each.startswith(f"{predictions}:3: set first was changed after the run") for each in found
     )
     assert any("block predictions differs" in each for each in found)
     render([])
@@ -205,7 +206,8 @@ def test_evidence_that_is_missing_damaged_or_unfinished_is_found(page: Path) -> 
 
 def test_a_page_that_is_missing_or_no_utf8_is_a_finding(page: Path) -> None:
     page.write_bytes(page.read_bytes() + b"\xff")
-    expected = f"{page}:1: is not UTF-8"
+    line = page.read_bytes().count(b"\n") + 1
+    expected = f"{page}:{line}: is not UTF-8"
     assert any(str(each).startswith(expected) for each in check([]))
     assert any(str(each).startswith(expected) for each in render([])[1])
     page.unlink()
