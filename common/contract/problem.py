@@ -18,6 +18,7 @@ from typing import Any
 from common.contract.capture import Capture, read_capture
 from common.contract.claims import Claim, check_call, parse_claim
 from common.contract.predictions import PredictionSet, read_predictions
+from common.contract.record import RecordStep, check_steps, read_record_steps
 from common.errors import PreconditionError, UsageError
 
 SCHEMA = "worklog.problem/1"
@@ -84,6 +85,7 @@ class Problem:
     capture: Capture | None = None
     # Text of a claim -> the presets that it is about; a claim that is not here is about all.
     claim_presets: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    record: tuple[RecordStep, ...] = ()  # what `worklog record` does of it on a GPU
 
     @property
     def repro(self) -> Path:
@@ -190,6 +192,7 @@ def _build(path: Path, document: Mapping[str, Any]) -> Problem:
         claim_presets={
             row["claim"]: tuple(row["presets"]) for row in document["claims"] if "presets" in row
         },
+        record=read_record_steps(document),
     )
 
 
@@ -220,6 +223,7 @@ def _validate(path: Path, problem: Problem) -> None:
     _validate_presets(path, problem)
     for variant in problem.variants.values():
         _validate_variant(path, variant)
+    check_steps(problem.record, list(problem.variants), list(problem.presets))
     for study in problem.studies():
         if not NAME.fullmatch(study):
             raise UsageError(f"{path}: study {study!r}: use letters, digits and . _ + -")

@@ -141,11 +141,24 @@ def packages_root() -> Path:
     return Path(os.environ.get("WORKLOG_VARIANTS") or Path(sys.prefix) / "variants")
 
 
+def package_folder(package: str) -> Path:
+    """Where a pinned package (`name==version`) lies, if it was installed."""
+    return packages_root() / package.replace("==", "-")
+
+
 def package_folders(variant: Variant) -> list[Path]:
-    """Folders to put first on the variant's path. Raises PreconditionError when one is missing."""
-    folders = [packages_root() / package.replace("==", "-") for package in variant.packages]
-    for package, folder in zip(variant.packages, folders, strict=True):
-        if not folder.is_dir():
+    """Folders to put first on the variant's path. Raises PreconditionError when one is missing.
+
+    WORKLOG_INSTALLED names packages (with commas) that are taken as they are installed beside
+    torch where the pinned version is missing: a machine's own Triton. The manifest says which.
+    """
+    as_installed = set(os.environ.get("WORKLOG_INSTALLED", "").split(","))
+    folders = []
+    for package in variant.packages:
+        folder = package_folder(package)
+        if folder.is_dir():
+            folders.append(folder)
+        elif package.partition("==")[0] not in as_installed:
             raise PreconditionError(
                 f"{package} of variant {variant.name} is not installed; run ./run.sh setup"
             )

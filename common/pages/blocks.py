@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+<<<<<<< ours
 from common.contract.predictions import score
 from common.contract.problem import Problem, load_problem
 from common.diff.compiled import diff_compiled
@@ -25,12 +26,20 @@ from common.pages.figures import Figure, make_figure, stale
 from common.pages.finding import STALE, Finding, line_at, read_utf8
 from common.pages.markdown import FENCE, blanked
 from common.pages.shared_blocks import SHARED
+=======
+from common.contract.problem import Problem, load_problem, problem_names
+from common.diff.compiled import diff_compiled
+from common.errors import UsageError, WorklogError
+from common.pages.prediction_table import prediction_table
+from common.pages.recorded_block import recorded_block
+from common.pages.scoring import runs_about, score_over
+>>>>>>> theirs
 from common.recording.run_folder import Run, open_run, read_json
 from common.report import run_tables
 from common.report.compiled_page import compiled_difference
 from common.report.evidence import Evidence
 from common.report.floor_tables import measured_table, run_floor_table
-from common.report.tables import Table, interval, significant
+from common.report.tables import Table
 from common.traces.compiled_kernel import read_compiled, summarise_compiled
 
 BLOCK = re.compile(
@@ -155,50 +164,28 @@ def _setup(problem: Problem, options: Mapping[str, str]) -> str:
 
 
 def _predictions(problem: Problem, options: Mapping[str, str]) -> str:
-    """One set of predictions; scored where `run` is given and the set applies to it."""
+    """One set of predictions, scored on evidence by name, else on what was recorded and fits."""
     sets = next((s for s in problem.predictions if s.name == options["set"]), None)
     if sets is None:
         raise UsageError(
             f"{problem.name} has no set of predictions {options['set']!r}; see predictions.toml"
         )
-    values: dict[str, tuple[str, str]] = {}
-    note = f"_Set `{sets.name}`, sealed {sets.sealed}, SHA-256 `{sets.sha256[:12]}`: {sets.basis}_"
-    if "run" in options:
-        found = recorded(problem, options["run"])
-        device, preset = found.summary["device"]["slug"], found.summary["preset"]
-        if not sets.applies_to(device, preset):
-            raise UsageError(
-                f"set {sets.name} is not about {device} with preset {preset}; score it on another "
-                "run or leave run= out"
-            )
-        sealed = found.run.manifest["predictions"].get(sets.name)
-        note += (
-            "\n\n_The hash stands in the run's manifest: sealed before it was made._"
-            if sealed == sets.sha256
-            else "\n\n_**retrospective**: the run's manifest does not carry this hash._"
+    if "run" not in options:  # every run that was brought here and that the set is about
+        found = score_over(sets, runs_about(sets, problem))
+        return prediction_table(sets, found, problem.folder if found else None).markdown()
+    one = recorded(problem, options["run"])
+    device, preset = one.summary["device"]["slug"], one.summary["preset"]
+    if not sets.applies_to(device, preset):
+        raise UsageError(
+            f"set {sets.name} is not about {device} with preset {preset}; score it on another "
+            "run or leave run= out"
         )
-        words = {True: "hit", False: "**miss**"}
-        for result in score(sets, Evidence(found.run).quantities()):
-            value = "" if result.value is None else significant(result.value)
-            if result.interval is not None:
-                value += f" ({interval(*result.interval)})"
-            unknown = "undecided" if result.value is not None else "not measured"
-            values[result.prediction.id] = (
-                value,
-                unknown if result.hit is None else words[result.hit],
-            )
-    rows = [
-        (
-            p.id,
-            f"`{p.quantity}`",
-            f"{significant(p.low)} … {significant(p.high)}",
-            *values.get(p.id, ("", "open")),
-            p.because,
-        )
-        for p in sets.predictions
-    ]
-    columns = ("id", "quantity", "predicted", "measured", "result", "because")
-    return Table(columns, tuple(rows), ("predicted", "measured"), note).markdown()
+    return prediction_table(sets, score_over(sets, [one.run])).markdown()
+
+
+def _recorded(problem: Problem, options: Mapping[str, str]) -> str:
+    """What was recorded on GPUs and brought here, with every prediction about it."""
+    return recorded_block(problem)
 
 
 def _figure(problem: Problem, options: Mapping[str, str]) -> str:
@@ -220,7 +207,11 @@ RENDERERS: dict[str, tuple[Renderer, frozenset[str]]] = {  # and the options tha
     "figures": (_figures, frozenset({"run"})),
     "setup": (_setup, frozenset()),
     "predictions": (_predictions, frozenset({"set", "run"})),
+<<<<<<< ours
     "figure": (_figure, FIGURE_OPTIONS),
+=======
+    "recorded": (_recorded, frozenset()),
+>>>>>>> theirs
 }
 
 
