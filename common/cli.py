@@ -14,11 +14,8 @@ from typing import TYPE_CHECKING, Any
 from common.cli_capture import add_capture_commands
 from common.cli_convert import add_convert
 from common.cli_diff import add_diff
-<<<<<<< ours
 from common.cli_pages import add_page_commands
-=======
 from common.cli_record import add_record_commands
->>>>>>> theirs
 from common.errors import PreconditionError, UsageError, WorklogError
 
 if TYPE_CHECKING:
@@ -131,11 +128,8 @@ def build_parser() -> argparse.ArgumentParser:
         command.set_defaults(command=_check if name == "check" else _render)
     _add_floors(commands)
     add_capture_commands(commands, _public_arguments)
-<<<<<<< ours
     add_page_commands(commands)
-=======
     add_record_commands(commands)
->>>>>>> theirs
     return parser
 
 

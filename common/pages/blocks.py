@@ -16,8 +16,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-<<<<<<< ours
-from common.contract.predictions import score
 from common.contract.problem import Problem, load_problem
 from common.diff.compiled import diff_compiled
 from common.errors import UsageError, WorklogError
@@ -25,15 +23,10 @@ from common.pages.figures import OPTIONS as FIGURE_OPTIONS
 from common.pages.figures import Figure, make_figure, stale
 from common.pages.finding import STALE, Finding, line_at, read_utf8
 from common.pages.markdown import FENCE, blanked
-from common.pages.shared_blocks import SHARED
-=======
-from common.contract.problem import Problem, load_problem, problem_names
-from common.diff.compiled import diff_compiled
-from common.errors import UsageError, WorklogError
 from common.pages.prediction_table import prediction_table
 from common.pages.recorded_block import recorded_block
 from common.pages.scoring import runs_about, score_over
->>>>>>> theirs
+from common.pages.shared_blocks import SHARED
 from common.recording.run_folder import Run, open_run, read_json
 from common.report import run_tables
 from common.report.compiled_page import compiled_difference
@@ -207,11 +200,8 @@ RENDERERS: dict[str, tuple[Renderer, frozenset[str]]] = {  # and the options tha
     "figures": (_figures, frozenset({"run"})),
     "setup": (_setup, frozenset()),
     "predictions": (_predictions, frozenset({"set", "run"})),
-<<<<<<< ours
     "figure": (_figure, FIGURE_OPTIONS),
-=======
     "recorded": (_recorded, frozenset()),
->>>>>>> theirs
 }
 
 

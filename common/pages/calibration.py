@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from common.contract.predictions import Prediction, PredictionSet, score
 from common.contract.problem import Problem, load_problem, problem_names
+from common.pages.scoring import runs_about
 from common.recording.run_folder import open_run, read_json
 from common.report.evidence import Evidence
 from common.report.tables import Table, percent, significant
@@ -59,7 +60,7 @@ def score_problem(problem: Problem) -> Iterable[ScoredSet]:
             evidence
             for evidence, summary in facts
             if sets.applies_to(summary["device"]["slug"], summary["preset"])
-        ]
+        ] + [Evidence(run) for run in runs_about(sets, problem)]
         results: dict[str, str] = {}
         sealed = [e for e in about if e.manifest["predictions"].get(sets.name) == sets.sha256]
         # A sealed run speaks first; any other only where there is none.

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from common.contract.problem import Problem, load_problem, problem_names, root
-from common.contract.recorded import recordings
 from common.errors import UsageError, WorklogError
 from common.pages.answers import EvidenceFunctions
 from common.pages.blocks import Rendered, blocks_of, options_of, render_whole_page
@@ -145,7 +144,6 @@ def _check_text(path: Path, anchors: dict[Path, set[str]]) -> list[Finding]:
     ]
 
 
-<<<<<<< ours
 class asked:
     """The evidence that an answer names, or why there is none."""
 
@@ -173,43 +171,6 @@ def _check_figures(problem: Problem, path: Path, text: str, rendered: Rendered) 
         if extra not in drawn and not named:
             message = "no figure block draws this file; draw it in WORKLOG.md or remove it"
             findings.append(Finding(extra, 1, message))
-=======
-def _check_evidence(problem: Problem) -> list[Finding]:
-    """Recorded runs are finished, their summaries are what their data give, their seals hold."""
-    findings = []
-    toml = problem.folder / "problem.toml"
-    try:
-        brought = {run.name: run for one in recordings(problem.folder) for run in one.runs()}
-    except WorklogError as error:
-        brought, findings = {}, [Finding(toml, 1, str(error))]
-    named = {key: problem.folder / place for key, place in problem.evidence.items()}
-    for key, folder in (named | brought).items():
-        try:
-            run = open_run(folder)
-            rebuilt = build_summary(run)
-            stored = read_json(folder / "summary.json")
-            seals = dict(run.manifest["predictions"])
-        except (KeyError, TypeError, ValueError):
-            findings.append(Finding(toml, 1, f"evidence {key} has no predictions; record it anew"))
-            continue
-        except WorklogError as error:
-            findings.append(Finding(toml, 1, f"evidence {key}: {error}"))
-            continue
-        if not run.finished and key in named:  # what a killed recording left says so itself
-            findings.append(Finding(toml, 1, f"evidence {key} is an unfinished run; record anew"))
-        if stored != rebuilt:
-            message = f"evidence {key}: summary.json is not what its data give; run worklog render"
-            findings.append(Finding(folder / "summary.json", 1, message))
-        now = {sets.name: sets.sha256 for sets in problem.predictions}
-        for name, sealed in seals.items():
-            if now.get(name) != sealed:
-                done = "changed" if name in now else "removed or renamed"
-                message = (
-                    f"set {name} was {done} after the run of evidence {key}; "
-                    "restore it and write new predictions into a new set"
-                )
-                findings.append(Finding(problem.folder / "predictions.toml", 1, message))
->>>>>>> theirs
     return findings
 
 

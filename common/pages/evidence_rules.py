@@ -13,6 +13,7 @@ from typing import Any
 
 from common.contract.claims import Claim, judge
 from common.contract.problem import Problem
+from common.contract.recorded import recordings
 from common.errors import UsageError, WorklogError
 from common.pages.answers import EvidenceFunctions
 from common.pages.finding import STALE, Finding, line_with
@@ -43,8 +44,13 @@ def open_evidence(problem: Problem) -> tuple[dict[str, Checked], list[Finding]]:
     toml = problem.folder / "problem.toml"
     found: dict[str, Checked] = {}
     findings: list[Finding] = []
-    for key, place in problem.evidence.items():
-        folder, line = problem.folder / place, evidence_line(problem, key)
+    named = {key: problem.folder / place for key, place in problem.evidence.items()}
+    try:
+        brought = {run.name: run for one in recordings(problem.folder) for run in one.runs()}
+    except WorklogError as error:
+        brought, findings = {}, [Finding(toml, 1, str(error))]
+    for key, folder in (named | brought).items():
+        line = evidence_line(problem, key) if key in named else 1
         try:
             run = open_run(folder)
             rebuilt = build_summary(run)
@@ -57,7 +63,7 @@ def open_evidence(problem: Problem) -> tuple[dict[str, Checked], list[Finding]]:
         except WorklogError as error:
             findings.append(Finding(toml, line, f"evidence {key}: {error}"))
             continue
-        if not run.finished:
+        if not run.finished and key in named:  # what a killed recording left says so itself
             message = f"evidence {key} is an unfinished run; record it anew"
             findings.append(Finding(toml, line, message))
         if stored != rebuilt:

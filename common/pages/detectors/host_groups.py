@@ -54,8 +54,9 @@ def inside(trace: Trace, row: int, kind: HostKind = HostKind.OPERATOR) -> Int64:
         & (host.start_ns >= host.start_ns[row])
         & (host.end_ns <= host.end_ns[row])
         & (host.kind == kind)
+        & (np.arange(len(host.kind)) != row)
     )
-    return found[found != row]
+    return found
 
 
 def launched_within(trace: Trace, rows: Int64) -> Int64:
