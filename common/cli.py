@@ -101,7 +101,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="name", required=True, metavar="COMMAND")
     for name, says in (
         ("run", "bench, profile and report problems; judges every claim"),
-        ("bench", "time the variants of a problem, interleaved"),
+        ("bench", "time the variants of a problem, interleaved (or compile and count them)"),
         ("profile", "record traces and the allocation timeline of each variant"),
     ):
         command = commands.add_parser(name, help=says, description=says)

@@ -224,6 +224,10 @@ def _validate(path: Path, problem: Problem) -> None:
     for variant in problem.variants.values():
         _validate_variant(path, variant)
     check_steps(problem.record, list(problem.variants), list(problem.presets))
+    for name in problem.capture.variants if problem.capture else ():
+        if name not in problem.variants:
+            known = ", ".join(problem.variants)
+            raise UsageError(f"{path}: [capture] names {name!r}, no variant; use some of {known}")
     for study in problem.studies():
         if not NAME.fullmatch(study):
             raise UsageError(f"{path}: study {study!r}: use letters, digits and . _ + -")

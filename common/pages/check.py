@@ -13,6 +13,7 @@ from pathlib import Path
 
 from common.contract.problem import Problem, load_problem, problem_names, root
 from common.errors import UsageError, WorklogError
+from common.pages import own_figures
 from common.pages.answers import EvidenceFunctions
 from common.pages.blocks import Rendered, blocks_of, options_of, render_whole_page
 from common.pages.evidence_rules import Checked, check_claims, check_seals, open_evidence
@@ -89,6 +90,8 @@ def render(names: list[str]) -> tuple[list[Path], list[Finding]]:
         if rendered.text and rendered.text.encode() != path.read_bytes():
             path.write_bytes(rendered.text.encode())
             changed.append(path)
+    for problem in loaded.problems:
+        changed += own_figures.draw(problem)
     return changed, findings
 
 
@@ -165,11 +168,16 @@ def _check_figures(problem: Problem, path: Path, text: str, rendered: Rendered) 
         again = [match for match in blocks if options_of(match).get("name") == name][1]
         line = line_at(text, again.start())
         findings.append(Finding(path, line, f"a second figure is called {name}; rename it"))
-    drawn = {figure.path for figure in rendered.figures}
+    own = own_figures.drawn(problem)
+    for stale in own_figures.stale(problem):
+        findings.append(Finding(stale, 1, f"is not what its evidence gives; {STALE}"))
+    drawn = {figure.path for figure in rendered.figures} | own.keys()
     for extra in sorted((problem.folder / "figures").glob("*")):
         named = re.search(rf"\bname={re.escape(extra.stem)}\b", text)
         if extra not in drawn and not named:
-            message = "no figure block draws this file; draw it in WORKLOG.md or remove it"
+            message = (
+                "nothing draws this file; draw it in a figure block or in figures.py, or remove it"
+            )
             findings.append(Finding(extra, 1, message))
     return findings
 

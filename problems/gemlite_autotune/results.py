@@ -21,6 +21,7 @@ class Results:
     figures: dict[str, dict[str, Any]] = field(default_factory=dict)
     tables: dict[str, Table] = field(default_factory=dict)
     kernels: dict[str, CompiledKernel] = field(default_factory=dict)
+    data: dict[str, Any] = field(default_factory=dict)  # what the worklog's figures are drawn from
 
     def figure(self, name: str, value: float | None, unit: str, origin: str) -> None:
         """`origin`: compiled, modelled, published, or measured-cpu."""
@@ -38,6 +39,8 @@ class Results:
             for name, table in self.tables.items()
         }
         write_json(folder / "tables.json", tables)
+        if self.data:
+            write_json(folder / "data.json", self.data)
         for name, kernel in self.kernels.items():
             place = folder / "kernels" / f"{name}.json.gz"
             place.parent.mkdir(parents=True, exist_ok=True)
