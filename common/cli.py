@@ -55,8 +55,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _say(message: str, code: int) -> int:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    print(f"error: {_one_line(message)}", file=sys.stderr)
     return code
+
+
+def _one_line(message: str) -> str:
+    """For a terminal: it may quote names of files and texts of files, which may hold anything."""
+    from common.report.tables import printable
+
+    return printable(" ".join(message.split()))
 
 
 def _explain(error: OSError) -> tuple[str, int]:
@@ -77,7 +84,7 @@ class _Parser(argparse.ArgumentParser):
         super().__init__(**{**options, "allow_abbrev": False})
 
     def error(self, message: str) -> Any:
-        self.exit(2, f"error: {message}; see {self.prog} --help\n")
+        self.exit(2, f"error: {_one_line(message)}; see {self.prog} --help\n")
 
 
 class _Version(argparse.Action):
@@ -282,7 +289,7 @@ def _report(arguments: argparse.Namespace) -> int:
         raise UsageError("several runs need a place for their report; add --out FILE")
     for folder in arguments.runs:
         if not open_run(folder).finished:
-            print(f"warning: {folder} is an unfinished run", file=sys.stderr)
+            print(f"warning: {_one_line(str(folder))} is an unfinished run", file=sys.stderr)
     print(write_report(arguments.runs, arguments.out or arguments.runs[0] / "report.html"))
     return 0
 
@@ -302,7 +309,7 @@ def _show(arguments: argparse.Namespace) -> int:
     sys.stdout.flush()
     for caution in summary["warnings"]:
         says = caution["says"] if isinstance(caution, dict) else caution
-        print(f"warning: {says}", file=sys.stderr)
+        print(f"warning: {_one_line(says)}", file=sys.stderr)
     return 0
 
 

@@ -233,7 +233,7 @@ def other_layout(draw: random.Random, file: File) -> str:
     if way in ("list", "unfinished list"):
         file.head, file.tail = "[\n", "\n]\n" if way == "list" else "\n"
     elif way == "bom":
-        file.head = "\ufeff" + file.head
+        file.head = "\ufeff" + file.head.removeprefix("\ufeff")
     elif way == "tight":
         file.between = ","
     elif way == "crlf":
