@@ -325,13 +325,16 @@ def _check(arguments: argparse.Namespace) -> int:
 
 def _render(arguments: argparse.Namespace) -> int:
     from common.contract.problem import load_problem
+    from common.contract.recorded import recordings
     from common.pages.check import rebuild_summary, render
 
     names = arguments.problems or _all_problems()
     for name in names:
         problem = load_problem(name)
-        for place in problem.evidence.values():
-            if rebuild_summary(problem.folder / place):
+        brought = [run for one in recordings(problem.folder) for run in one.runs()]
+        for folder in [*(problem.folder / place for place in problem.evidence.values()), *brought]:
+            if rebuild_summary(folder):
+                place = folder.relative_to(problem.folder)
                 print(f"rebuilt {problem.name}/{place}/summary.json")
     changed, findings = render(names)
     for path in changed:

@@ -120,11 +120,13 @@ def _import_problem(
     """The runs of one problem's steps, then the file that lists them."""
     record = found.record
     own = []
+    taken: set[str] = set()
     with tempfile.TemporaryDirectory(dir=place, prefix=".import-") as staging:
         for step in steps:
             folders = []
             for run in step.get("runs", ()):
-                brought = _import_run(found, str(run), name, Path(staging), place, imported)
+                final = place / _free_name(str(run).split("/")[-1], taken)
+                brought = _import_run(found, str(run), name, Path(staging), final, imported)
                 if brought is not None:
                     folders.append(brought.name)
             own.append({**step, "run_folders": folders})
@@ -138,6 +140,18 @@ def _import_problem(
     imported.records.append(path)
 
 
+def _free_name(name: str, taken: set[str]) -> str:
+    """Two steps of one second give their runs one name; here they lie side by side."""
+    stem = name.removesuffix(UNFINISHED)
+    ending = name.removeprefix(stem)
+    found, number = name, 0
+    while found in taken:
+        number += 1
+        found = f"{stem}.{number}{ending}"
+    taken.add(found)
+    return found
+
+
 def _merged(before: Mapping[str, Any], now: dict[str, Any]) -> dict[str, Any]:
     """A part that comes later brings the runs that were missing; nothing known is dropped."""
     known = {step.get("folder"): step for step in before.get("steps", [])}
@@ -148,7 +162,7 @@ def _merged(before: Mapping[str, Any], now: dict[str, Any]) -> dict[str, Any]:
 
 
 def _import_run(
-    found: Unpacked, run: str, problem: str, staging: Path, place: Path, imported: Imported
+    found: Unpacked, run: str, problem: str, staging: Path, final: Path, imported: Imported
 ) -> Path | None:
     """One run folder into its place. None where it has lost its manifest."""
     parts = run.split("/")
@@ -158,14 +172,13 @@ def _import_run(
     ):  # fmt: skip
         imported.warnings.append(f"{run} is no run of {problem}; left out")
         return None
-    final = place / name
     files = {
         path.removeprefix(run + "/"): data
         for path, data in found.files.items()
         if path.startswith(run + "/") and path.removeprefix(run + "/").split("/")[0]
         not in NOT_EVIDENCE
     }  # fmt: skip
-    folder = staging / name
+    folder = staging / final.name
     for relative, data in files.items():
         path = folder / relative
         path.parent.mkdir(parents=True, exist_ok=True)

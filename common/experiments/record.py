@@ -57,6 +57,7 @@ class Recording:
     archive_folder: Path | None
     largest_archive_bytes: int
     environment: Mapping[str, str]
+    is_rehearsal: bool = False
     number: int = 0
     refused: dict[str, str] = field(default_factory=dict)  # tool -> why no further try is made
     packed: Packed | None = None
@@ -154,7 +155,7 @@ def _attempt(recording: Recording, one: Planned, preset: str | None, notices: Se
     folder = session.step_folder(recording.number, one.problem.name, one.step.name, preset)
     place = str(folder.relative_to(session.folder))
     argv = command(one, preset, recording.device, folder / "runs")
-    limit = limit_s(one.expected_s, recording.left_s())
+    limit = limit_s(one.expected_s, recording.left_s(), recording.is_rehearsal)
     shown = " ".join(argv[argv.index("-m") + 1 :] if "-m" in argv else argv[1:])
     recording.say(f"{one.name}{f' ({preset})' if preset else ''}: at most {limit:.0f} s")
     session.note(

@@ -19,8 +19,9 @@ from common.timing.worker_client import child_command
 
 # Kept back for the archive and for ending what runs.
 RESERVE_SECONDS = 15.0
-# A step may take this much longer than expected before it is ended.
-PATIENCE, LEAST_PATIENCE_SECONDS = 2.0, 60.0
+# A step may take this much longer than expected before it is ended. A rehearsal proves the way and
+# not the speed, and shares its machine with whatever else is tested.
+PATIENCE, LEAST_PATIENCE_SECONDS, REHEARSED_PATIENCE = 2.0, 60.0, 12.0
 
 
 @dataclass(frozen=True)
@@ -143,9 +144,10 @@ def fitting_presets(
     return tuple(fitting), said
 
 
-def limit_s(expected_s: float, left_s: float) -> float:
+def limit_s(expected_s: float, left_s: float, rehearsal: bool = False) -> float:
     """How long a step may run: patient, but never beyond what is left."""
-    patient = max(PATIENCE * expected_s, expected_s + LEAST_PATIENCE_SECONDS)
+    factor = REHEARSED_PATIENCE if rehearsal else PATIENCE
+    patient = max(factor * expected_s, expected_s + LEAST_PATIENCE_SECONDS)
     return max(1.0, min(patient, left_s))
 
 

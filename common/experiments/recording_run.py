@@ -69,6 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
         archive_folder=None if archive is None else archive.absolute(),
         largest_archive_bytes=arguments.max_file,
         environment=recorder.step_environment(place.rehearsal),
+        is_rehearsal=place.rehearsal,
         number=recorder.count_of_steps(session),
     )
     try:
