@@ -172,12 +172,11 @@ def _check_figures(problem: Problem, path: Path, text: str, rendered: Rendered) 
     for stale in own_figures.stale(problem):
         findings.append(Finding(stale, 1, f"is not what its evidence gives; {STALE}"))
     drawn = {figure.path for figure in rendered.figures} | own.keys()
+    elsewhere = "".join(read_utf8(page)[0] for page in shared_pages())
     for extra in sorted((problem.folder / "figures").glob("*")):
-        named = re.search(rf"\bname={re.escape(extra.stem)}\b", text)
+        named = re.search(rf"\bname={re.escape(extra.stem)}\b", text + elsewhere)
         if extra not in drawn and not named:
-            message = (
-                "nothing draws this file; draw it in a figure block or in figures.py, or remove it"
-            )
+            message = "nothing draws this file; draw it in a block or in figures.py, or remove it"
             findings.append(Finding(extra, 1, message))
     return findings
 

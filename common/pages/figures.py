@@ -25,7 +25,9 @@ from common.errors import UsageError
 from common.recording.run_folder import open_run, read_json
 from common.report import svg
 from common.report.evidence import Evidence
+from common.report.figure_attribution import alternative, attribution, attribution_svg
 from common.report.run_tables import footer
+from common.report.run_view import read_view
 from common.report.tables import escape_html, escape_markdown, milliseconds, significant
 
 DRAWN_BY = "worklog.figure/1"  # counts up when the drawing changes
@@ -138,7 +140,10 @@ KINDS: dict[str, tuple[Callable[..., Drawing], frozenset[str], frozenset[str]]] 
     "operators": (_operators, frozenset({"phase"}), frozenset({"variants"})),
     "table": (_table, frozenset({"variant", "table", "column"}), frozenset()),
 }
-OPTIONS = frozenset({"name", "kind", "run"}).union(*(n | t for _, n, t in KINDS.values()))
+ATTRIBUTION, ATTRIBUTION_NEEDS = "attribution", frozenset({"phase", "before", "after"})
+OPTIONS = frozenset({"name", "kind", "run"}).union(
+    ATTRIBUTION_NEEDS, *(n | t for _, n, t in KINDS.values())
+)
 
 
 def make_figure(problem: Problem, options: Mapping[str, str]) -> Figure:
@@ -146,9 +151,10 @@ def make_figure(problem: Problem, options: Mapping[str, str]) -> Figure:
     name, kind, key = options["name"], options["kind"], options["run"]
     if not NAME.fullmatch(name):
         raise UsageError(f"figure {name!r} names a file; use small letters, digits and -")
-    if kind not in KINDS:
-        raise UsageError(f"unknown kind of figure {kind!r}; use one of {', '.join(sorted(KINDS))}")
-    draw, needed, also = KINDS[kind]
+    if kind != ATTRIBUTION and kind not in KINDS:
+        known = ", ".join(sorted([ATTRIBUTION, *KINDS]))
+        raise UsageError(f"unknown kind of figure {kind!r}; use one of {known}")
+    needed, also = KINDS[kind][1:] if kind in KINDS else (ATTRIBUTION_NEEDS, frozenset())
     given = options.keys() - {"name", "kind", "run", "problem"}
     if needed - given or given - needed - also:
         takes = ", ".join(sorted(needed | also))
@@ -157,23 +163,38 @@ def make_figure(problem: Problem, options: Mapping[str, str]) -> Figure:
         raise UsageError(f"{problem.name} has no evidence {key!r}; name one of its [evidence]")
     run = open_run(problem.folder / problem.evidence[key])
     summary = read_json(run.folder / "summary.json")
-    drawing = draw(summary, options, Evidence(run))
-    if not drawing.bars:
-        raise UsageError(f"evidence {key} has nothing for a figure of kind {kind}; name another")
-    inputs = _hash(options, drawing)
-    path = problem.folder / "figures" / f"{name}.svg"
-    words = escape_markdown(drawing.title).replace("[", "(").replace("]", ")")
+    if kind == ATTRIBUTION:
+        found = attribution(
+            read_view(run.folder), options["before"], options["after"], options["phase"]
+        )
+        words, inputs = alternative(found), _hash(options, repr(found))
+        content = _with_inputs(attribution_svg(found), inputs)
+    else:
+        drawing = KINDS[kind][0](summary, options, Evidence(run))
+        if not drawing.bars:
+            raise UsageError(
+                f"evidence {key} has nothing for a figure of kind {kind}; name another"
+            )
+        words, inputs = drawing.title, _hash(options, repr(drawing))
+        content = draw_svg(drawing, inputs)
+    words = escape_markdown(words).replace("[", "(").replace("]", ")")
+    inside = f"problems/{problem.name}/" if "problem" in options else ""
     markdown = (
-        f"![{words}](figures/{name}.svg)\n\n{footer(summary, run.manifest)}\n\n"
+        f"![{words}]({inside}figures/{name}.svg)\n\n{footer(summary, run.manifest)}\n\n"
         f"_Inputs: SHA-256 `{inputs[:12]}`._"
     )
-    return Figure(path, draw_svg(drawing, inputs), markdown)
+    return Figure(problem.folder / "figures" / f"{name}.svg", content, markdown)
 
 
-def _hash(options: Mapping[str, str], drawing: Drawing) -> str:
+def _hash(options: Mapping[str, str], drawn: str) -> str:
     """Of what is drawn and of how: evidence that changes elsewhere makes no figure stale."""
-    content = [DRAWN_BY, sorted(options.items()), repr(drawing)]
+    content = [DRAWN_BY, sorted(options.items()), drawn]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+def _with_inputs(picture: str, inputs: str) -> str:
+    opening, rest = picture.split(">", 1)
+    return f"{opening}>\n<!-- inputs sha256:{inputs} -->{rest}"
 
 
 def stale(figure: Figure) -> str | None:

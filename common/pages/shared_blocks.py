@@ -7,15 +7,13 @@ from collections.abc import Callable, Mapping
 from common.contract.problem import load_problem, problem_names
 from common.errors import UsageError
 from common.pages.calibration import by_kind_table, by_set_table, scored_sets
+from common.pages.index import problem_index
 from common.report.tables import Table
 
 
 def _problems(options: Mapping[str, str]) -> str:
     """The index of all problems, for the README."""
-    problems = [load_problem(name) for name in problem_names()]
-    rows = tuple((p.name, p.symptom, p.cause, p.status) for p in problems)
-    links = {p.name: f"problems/{p.name}/WORKLOG.md" for p in problems}
-    return Table(("problem", "symptom", "cause", "status"), rows, links=links).markdown()
+    return problem_index().markdown()
 
 
 def _symptoms(options: Mapping[str, str]) -> str:

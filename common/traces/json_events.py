@@ -33,7 +33,9 @@ _CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f]")
 _NO_NUMBER = re.compile(rb"([:,\[]\s*)([+-]?(?:nan|inf(?:inity)?))(?=\s*[,}\]])", re.IGNORECASE)
 _SPACES = bytes.maketrans(b"\n\r\t", b"   ")
 # Behind a broken event the next one may stand behind rubbish, or without its comma.
-_BETWEEN_TEXT = re.compile(r'\}[\s,]*+[^{}]{0,64}?[\s,]*+(?=\{\s*"(?:' + _KEYS.decode() + r')"\s*:)')
+_BETWEEN_TEXT = re.compile(
+    r'\}[\s,]*+[^{}]{0,64}?[\s,]*+(?=\{\s*"(?:' + _KEYS.decode() + r')"\s*:)'
+)
 _EVENT_TEXT = re.compile(r'\{\s*"(?:' + _KEYS.decode() + r')"\s*:')
 _STRING_OR_NO_NUMBER = re.compile(
     r'"(?:[^"\\]|\\.)*"|[+-]?\b(?:nan|inf(?:inity)?)\b', re.IGNORECASE | re.DOTALL

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from common.contract.problem import Problem, load_problem
-from common.pages.figures import draw, stale
+from common.pages.own_figures import draw, stale
 from common.recording.run_folder import read_json
 from common.report import svg_file as svg
 from common.report.svg import Scale
