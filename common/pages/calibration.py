@@ -85,7 +85,9 @@ def wilson(hits: int, of: int) -> tuple[float, float] | None:
     share = hits / of
     centre = (share + Z * Z / (2 * of)) / (1 + Z * Z / of)
     half = Z * math.sqrt(share * (1 - share) / of + Z * Z / (4 * of * of)) / (1 + Z * Z / of)
-    return max(0.0, centre - half), min(1.0, centre + half)
+    # At the ends the formula gives exactly 0 or 1, but for rounding.
+    low = 0.0 if hits == 0 else centre - half
+    return low, 1.0 if hits == of else centre + half
 
 
 def rate(hits: int, misses: int) -> str:

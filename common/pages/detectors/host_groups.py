@@ -49,13 +49,14 @@ def outermost_operators(trace: Trace) -> Spans:
 def inside(trace: Trace, row: int, kind: HostKind = HostKind.OPERATOR) -> Int64:
     """Rows of a kind that lie within a span, on its thread."""
     host = trace.host
-    found: Int64 = np.flatnonzero(
+    within = (
         (host.thread == host.thread[row])
         & (host.start_ns >= host.start_ns[row])
         & (host.end_ns <= host.end_ns[row])
         & (host.kind == kind)
-        & (np.arange(len(host.kind)) != row)
     )
+    within[row] = False
+    found: Int64 = np.flatnonzero(within)
     return found
 
 
