@@ -249,7 +249,7 @@ def _one_experiment(request: Request, arguments: argparse.Namespace) -> tuple[di
         page = write_report([folder], folder / "report.html")
     if not arguments.json:
         print(f"\n{request.problem.name}: {request.problem.question}\n")
-        if request.problem.kind == "compiled":
+        if request.problem.kind != "timed":
             print(figures(summary).text() + "\n")
         elif arguments.name != "profile":
             for phase in request.problem.phases:

@@ -18,7 +18,8 @@ ENTRY = re.compile(r"^([A-Za-z0-9._-]+)==([^\s;\\]+)", re.MULTILINE)
 def entries(lock: str) -> dict[str, str]:
     """`name-version` -> its lines of the lock, the hashes with it."""
     starts = list(ENTRY.finditer(lock))
-    ends = [match.start() for match in starts[1:]] + [len(lock)]
+    # A problem whose variants need no packages of their own has a lock without entries.
+    ends = [match.start() for match in starts[1:]] + [len(lock)] * bool(starts)
     return {
         f"{match[1]}-{match[2]}": lock[match.start() : end]
         for match, end in zip(starts, ends, strict=True)

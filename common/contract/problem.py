@@ -27,7 +27,8 @@ SCHEMA = "worklog.problem/1"
 ROLES = ("compared", "diagnostic", "must-be-rejected")
 # timed: variants run side by side and are timed. compiled: each variant's process works out figures
 # (counted, compiled, modelled) and nothing is timed; there are no phases and no tolerances.
-KINDS = ("timed", "compiled")
+# sweep: each variant's process takes points of its own, timed and profiled in separate passes.
+KINDS = ("timed", "compiled", "sweep")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 PACKAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9][A-Za-z0-9._+!-]*")
 

@@ -25,6 +25,12 @@ PASSES: dict[str, dict[str, Passes]] = {  # by the kind of the problem and the c
     # What is compiled or counted is worked out by the same pass that records traces elsewhere:
     # for these problems the three commands differ in the report alone.
     "compiled": {"bench": (run_profile,), "profile": (run_profile,), "run": (run_profile,)},
+    # Timing and profiling are passes of each variant's own process, so all verbs are one.
+    "sweep": {
+        "bench": (run_floors, run_profile),
+        "profile": (run_floors, run_profile),
+        "run": (run_floors, run_profile),
+    },
 }
 
 

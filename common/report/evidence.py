@@ -282,7 +282,9 @@ class Evidence:
         found = self.figures(variant).get(name)
         if found is None:
             return self._missing(variant, NEEDS_PROFILE)
-        return Measured(None if found["value"] is None else float(found["value"]))
+        ends = found.get("interval")
+        value = None if found["value"] is None else float(found["value"])
+        return Measured(value, None if ends is None else (float(ends[0]), float(ends[1])))
 
     def quantities(self) -> dict[str, Quantity]:
         return {

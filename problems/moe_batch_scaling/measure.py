@@ -1,0 +1,202 @@
+"""How long does each point of a group take? Sides in turn, every failure recorded, nothing lost.
+
+Each side is opened (which calls it once) and looked at: one that fails there is a failed point with
+its reason, one that takes more than `SLOW` times the fastest and is not short keeps the sample of
+that look, because sampling it for minutes would say nothing more; where it was `HOPELESS` at a
+smaller batch it is skipped at the next. The rest, and the group's baseline always, is sampled in
+interleaved rounds. Each sample is on disk before the next is taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+from common.errors import UsageError
+from common.timing.sampling import Sample, StopRule, interleave
+from problems.moe_batch_scaling.plan import Group, Rounds
+from problems.moe_batch_scaling.points import Measured, Point, PointStore, Status
+
+SLOW, SHORT_NS = 3.0, 30_000_000
+HOPELESS, LONG_NS = 5.0, 1_000_000_000
+PRECISION = 0.015
+
+
+class Side(Protocol):
+    """One opened (and warm) point: `sample` times one pass over the next of its inputs."""
+
+    def sample(self) -> int:
+        """Duration of one pass in ns; the n-th call of each side of a group has the same input."""
+
+    def describe(self, measured: Measured) -> Measured:
+        """The point with what is known of its routing, taken in passes that are not timed."""
+
+
+Opener = Callable[[Point], Side]
+
+
+class SideFailed(Exception):
+    """A side failed while it was sampled."""
+
+    def __init__(self, point: Point, reason: str) -> None:
+        super().__init__(reason)
+        self.point, self.reason = point, reason
+
+
+@dataclass
+class _Taken:
+    """The samples of one side so far."""
+
+    side: Side
+    rounds: list[int]
+    samples_ns: list[int]
+
+
+@contextmanager
+def failure_of(point: Point) -> Iterator[None]:
+    """Whatever goes wrong with one point is that point's; only what ends the program goes on."""
+    try:
+        yield
+    except UsageError:
+        raise  # the caller's own words: the call is wrong, not the point
+    except Exception as error:
+        raise SideFailed(point, explain(error)) from error
+
+
+def explain(error: BaseException) -> str:
+    """One line that says whether memory ran out."""
+    text = " ".join(str(error).split())[:300]
+    short_of_memory = (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or "can't allocate memory" in text
+        or "not enough memory" in text
+    )
+    return f"out of memory: {text}" if short_of_memory else f"{type(error).__name__}: {text}"
+
+
+def measure_group(
+    group: Group, open_side: Opener, store: PointStore, rounds: Rounds, say: Callable[[str], None]
+) -> None:
+    """Measure what the store has not got; every point of the group is in it afterwards."""
+    if store.done(group.points):
+        return
+    taken: dict[str, _Taken] = {}
+
+    def known(point: Point, status: Status, **more: Any) -> Measured:
+        return Measured(point, group.name, status, baseline=point == group.points[0], **more)
+
+    points = {point.id: point for point in group.points}
+    looks: dict[str, int] = {}
+    for point in group.points:
+        hopeless = hopeless_at(point, store)
+        if hopeless is not None and point != group.points[0]:
+            store.add(known(point, "skipped", reason=hopeless))
+            continue
+        say(f"opening {point.id}")
+        try:
+            with failure_of(point):
+                side = open_side(point)
+                look = side.sample()
+                if look < SHORT_NS * 10:  # so that one stumble of the machine does not decide
+                    look = min(look, side.sample())
+            looks[point.id] = look
+            taken[point.id] = _Taken(side, [], [])
+        except SideFailed as failed:
+            store.add(known(point, "failed", reason=failed.reason))
+    if not taken:
+        return
+    fastest = min(looks.values())
+    # Sequences may differ: a side is slow if it is so by the pass and by the token.
+    per_token = {name: look / points[name].tokens for name, look in looks.items()}
+    least = min(per_token.values())
+    for name in [name for name in taken if name != group.points[0].id]:
+        took = looks[name]
+        slower = min(took / fastest, per_token[name] / least)
+        if slower > SLOW and took > SHORT_NS:
+            slow = taken.pop(name)
+            once = known(
+                points[name],
+                "measured",
+                reason=f"sampled once: {slower:.1f} times the fastest",
+                rounds=(0,),
+                samples_ns=(took,),
+            )
+            _describe(slow.side, once, store)
+    say(f"timing {group.name}: {len(taken)} sides")
+    _sample(group, taken, points, store, rounds)
+    for name, kept in taken.items():
+        rounds_, samples = tuple(kept.rounds), tuple(kept.samples_ns)
+        measured = known(points[name], "measured", rounds=rounds_, samples_ns=samples)
+        _describe(kept.side, measured, store)
+
+
+def hopeless_at(point: Point, store: PointStore) -> str | None:
+    """Why this side is not even looked at: what it took at a smaller batch; None if it may."""
+    for before in store.kept.values():
+        p = before.point
+        if replace(p, batch=point.batch) != point or p.batch >= point.batch:
+            continue
+        if before.reason.startswith("sampled once"):
+            slower = float(before.reason.split()[2])
+            if slower > HOPELESS and before.samples_ns[0] * point.batch / p.batch > LONG_NS:
+                return f"skipped: {slower:.1f} times the fastest at batch {p.batch}"
+    return None
+
+
+def _describe(side: Side, measured: Measured, store: PointStore) -> None:
+    try:
+        with failure_of(measured.point):
+            measured = side.describe(measured)
+    except SideFailed as failed:
+        measured = replace(measured, reason=f"its routing is not known: {failed.reason}")
+    store.add(measured)
+
+
+def _sample(
+    group: Group,
+    taken: dict[str, _Taken],
+    points: Mapping[str, Point],
+    store: PointStore,
+    rounds: Rounds,
+) -> None:
+    """Interleaved rounds; a side that fails is taken out and the others go on."""
+
+    def timed(name: str) -> Callable[[], Mapping[str, int]]:
+        def once() -> Mapping[str, int]:
+            with failure_of(points[name]):
+                return {group.phase: taken[name].side.sample()}
+
+        return once
+
+    done = 0
+
+    def keep(sample: Sample) -> None:
+        kept = taken[sample.variant]
+        kept.rounds.append(done + sample.round)
+        kept.samples_ns.append(sample.duration_ns)
+        store.add_sample(points[sample.variant], done + sample.round, sample.duration_ns)
+
+    while taken:
+        left = max(rounds.least, rounds.most - done)
+        rule = StopRule(min(rounds.least, left), left, rounds.seconds, PRECISION)
+        try:
+            interleave({name: timed(name) for name in taken}, next(iter(taken)), rule, keep)
+            return
+        except SideFailed as failed:
+            # What it had is kept with it, as a failed point: the others go on without it.
+            lost = taken.pop(failed.point.id)
+            store.add(
+                Measured(
+                    failed.point,
+                    group.name,
+                    "failed",
+                    failed.reason,
+                    tuple(lost.rounds),
+                    tuple(lost.samples_ns),
+                    baseline=failed.point == group.points[0],
+                )
+            )
+            done = max((max(t.rounds, default=-1) for t in taken.values()), default=-1) + 1

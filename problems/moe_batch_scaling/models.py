@@ -1,0 +1,185 @@
+"""Which model runs a point? One set of weights, shared by every side that can read it.
+
+All backends of ours, every top-k and every routing use the same tensors; only quantised experts are
+a second copy. Hugging Face's classes are made without storage and given our tensors, so that what
+is compared is code, not the luck of memory pages.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from common.errors import PreconditionError, UsageError
+from common.floors.machine import memory_available_bytes
+from common.workloads.moe import SimpleMoETransformer
+from common.workloads.moe_checkpoint import build_moe_from_checkpoint, moe_config_from_json
+from common.workloads.moe_config import MoeConfig
+from common.workloads.moe_observed import RoutingSummary
+from common.workloads.moe_quantised import Format, check_experts_shrank, quantise_experts
+from common.workloads.moe_weights import (
+    build_random_moe,
+    meta_moe,
+    moe_parameter_counts,
+    named_config,
+)
+from problems.moe_batch_scaling.inputs import SEED
+from problems.moe_batch_scaling.plan import Plan
+
+HF_WAYS = ("eager", "grouped_mm")
+RESERVE = 0.25  # of the memory, for activations, caches and quantised copies
+
+
+def free_bytes(device: torch.device) -> int | None:
+    """Memory that can be taken now; None where the machine does not say."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info()[0])
+    return memory_available_bytes()
+
+
+def choose_config(plan: Plan, device: torch.device, checkpoint: Path | None = None) -> MoeConfig:
+    """The model of the plan with a cache for its longest sequence."""
+    if checkpoint is not None:
+        return moe_config_from_json(checkpoint, plan.longest)
+    config = _named(plan, device)
+    config = config if plan.top_k is None else config.with_top_k(plan.top_k)
+    return config.with_cache_length(max(plan.longest, 2))
+
+
+def _named(plan: Plan, device: torch.device) -> MoeConfig:
+    if plan.layers != "fit":
+        layers = None if plan.layers is None else int(plan.layers)
+        config = named_config(plan.model, layers)
+    else:
+        config = named_config(plan.model, fitting_layers(plan, free_bytes(device)))
+    if plan.family == "qwen3-moe":
+        config = dataclasses.replace(config, qk_norm="head", norm_eps=1e-6)
+    return config
+
+
+def fitting_layers(plan: Plan, free: int | None) -> int:
+    """As many layers as fit `free` bytes beside the rest; all of them where nobody says."""
+    whole = named_config(plan.model)
+    size = torch.finfo(getattr(torch, plan.dtype)).bits // 8
+    one = moe_parameter_counts(named_config(plan.model, 1))["total"]
+    two = moe_parameter_counts(named_config(plan.model, 2))["total"] if whole.layers > 1 else one
+    per_layer, rest = (two - one) * size, (2 * one - two) * size
+    if free is None or per_layer == 0:
+        return whole.layers
+    fitting = int(((1 - RESERVE) * free - rest) // per_layer)
+    if fitting < 1:
+        raise PreconditionError(
+            f"one layer of {plan.model} needs {(per_layer + rest) / 1e9:.1f} GB and "
+            f"{free / 1e9:.1f} GB are free; free some memory or choose a smaller preset"
+        )
+    return min(whole.layers, fitting)
+
+
+class Models:
+    """Built once; `ours` and `theirs` give a model for a point."""
+
+    def __init__(
+        self, config: MoeConfig, dtype: torch.dtype, device: torch.device, checkpoint: Path | None
+    ) -> None:
+        self.config, self.dtype, self.device, self.checkpoint = config, dtype, device, checkpoint
+        self.base = self._build(None)
+        self.made: dict[tuple[int, str], SimpleMoETransformer] = {}
+        self.bytes_per_weight: dict[str, float] = {}
+        self.routing_seen: dict[str, tuple[RoutingSummary, ...]] = {}  # setting -> per input
+
+    def _build(self, after: Callable[[nn.Module], None] | None) -> SimpleMoETransformer:
+        if self.checkpoint is not None:
+            return build_moe_from_checkpoint(
+                self.checkpoint, self.device, self.dtype,
+                max_positions=self.config.max_positions, after_module=after,
+            )  # fmt: skip
+        return build_random_moe(self.config, self.device, SEED, self.dtype, after)
+
+    def ours(self, top_k: int, weights: str) -> SimpleMoETransformer:
+        """Our model with this top-k and this storage of the experts."""
+        plain = weights == str(self.dtype).removeprefix("torch.")
+        if top_k == self.config.top_k and plain:
+            return self.base
+        if (top_k, weights) not in self.made:
+            self.made[top_k, weights] = (
+                self._with_top_k(top_k) if plain else self._quantised(top_k, weights)
+            )
+        return self.made[top_k, weights]
+
+    def _with_top_k(self, top_k: int) -> SimpleMoETransformer:
+        twin = meta_moe(self.config.with_top_k(top_k))
+        twin.load_state_dict(self.base.state_dict(), assign=True)
+        twin.rope = self.base.rope
+        return twin.eval().requires_grad_(False)
+
+    def _quantised(self, top_k: int, weights: str) -> SimpleMoETransformer:
+        if weights not in ("int8", "float8"):
+            raise UsageError(f"no storage is called {weights!r}; choose int8 or float8")
+        format_: Format = "int8" if weights == "int8" else "float8"
+        if top_k != self.config.top_k:
+            raise UsageError("quantised experts are run with the model's own top-k; leave it")
+        model = self._build(lambda module: quantise_experts(module, format_))
+        # Asked for one byte per weight: whoever left the stacks as they were is found here.
+        self.bytes_per_weight[weights] = check_experts_shrank(model, 1.0).per_weight
+        return model
+
+    def theirs(self, family: str, way: str) -> Any:
+        """Hugging Face's model with our tensors; `way` is its experts implementation."""
+        return hugging_face(self.base, family, way)
+
+
+def hugging_face(model: SimpleMoETransformer, family: str, way: str) -> Any:
+    """`MixtralForCausalLM` or `Qwen3MoeForCausalLM` of transformers, on our model's tensors."""
+    try:
+        import transformers
+    except ImportError as error:
+        raise PreconditionError(
+            "transformers is not installed; pip install -r requirements-dev.txt"
+        ) from error
+    c = model.config
+    if len(set(c.experts)) > 1 or not c.experts[0] or c.beside != "none":
+        raise UsageError("transformers' models have the same experts in every layer; use such")
+    common: dict[str, Any] = {
+        "hidden_size": c.dim,
+        "num_hidden_layers": c.layers,
+        "num_attention_heads": c.heads,
+        "num_key_value_heads": c.kv_heads,
+        "head_dim": c.head_dim,
+        "vocab_size": c.vocab,
+        "num_experts_per_tok": c.top_k,
+        "max_position_embeddings": c.max_positions,
+        "rms_norm_eps": c.norm_eps,
+        "rope_parameters": {"rope_type": "default", "rope_theta": c.rope_theta},
+        "tie_word_embeddings": False,
+        "attn_implementation": "sdpa",
+    }
+    if family == "mixtral":
+        config: Any = transformers.MixtralConfig(
+            intermediate_size=c.expert_dim, num_local_experts=c.experts[0], sliding_window=None,
+            **common,
+        )  # fmt: skip
+        made: Any = transformers.MixtralForCausalLM
+    elif family == "qwen3-moe":
+        config = transformers.Qwen3MoeConfig(
+            moe_intermediate_size=c.expert_dim, num_experts=c.experts[0],
+            norm_topk_prob=c.normalise_top_k, **common,
+        )  # fmt: skip
+        made = transformers.Qwen3MoeForCausalLM
+    else:
+        raise UsageError(f"no family is called {family!r}; choose mixtral or qwen3-moe")
+    with torch.device("meta"):
+        theirs = made(config)
+    ours = {
+        name if name.startswith("lm_head") else f"model.{name}": tensor
+        for name, tensor in model.state_dict().items()
+    }
+    theirs.load_state_dict(ours, assign=True)
+    rotary = type(theirs.model.rotary_emb)(config)  # its frequencies are no part of a state dict
+    theirs.model.rotary_emb = rotary.to(model.rope.device)
+    theirs.set_experts_implementation(way)
+    return theirs.eval().requires_grad_(False)

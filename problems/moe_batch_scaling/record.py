@@ -1,0 +1,83 @@
+"""Record this problem's evidence on this machine, then make figures and pages from it.
+
+    .venv/bin/python problems/moe_batch_scaling/record.py
+
+On a quiet machine, about 12 minutes on two cores. Takes the presets cpu and exercise with their
+default variants, and the comparison with Qwen3-MoE; copies each run into `recorded/` (traces of the
+points only for the base of the sweep), names them in problem.toml's [evidence], and renders. What
+was recorded before by the same key is replaced.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).resolve().parents[2]))  # for `problems`, when run as a script
+
+HERE = Path(__file__).resolve().parent
+NAME = HERE.name
+# key of [evidence] -> the arguments of its run
+RUNS = {
+    "cpu": ["--preset", "cpu"],
+    "exercise": ["--preset", "exercise", "--variant", "sweep", "--variant", "backends",
+                 "--variant", "profiling-cost"],
+    "qwen3": ["--preset", "exercise", "--variant", "backends-qwen3"],
+}  # fmt: skip
+
+
+def worklog(*words: str) -> int:
+    return subprocess.run([sys.executable, "-m", "common.cli", *words], check=False).returncode
+
+
+def record(key: str, arguments: list[str]) -> Path:
+    """Run, copy into recorded/, return the folder below this problem's."""
+    with tempfile.TemporaryDirectory() as scratch:
+        worklog("run", NAME, *arguments, "--device", "cpu", "--out", scratch)
+        found = sorted(p for p in Path(scratch, NAME).glob("*/*") if p.is_dir())
+        finished = [p for p in found if not p.name.endswith(".unfinished")]
+        if not finished:
+            print(f"error: {key} did not finish; run it by itself and look", file=sys.stderr)
+            sys.exit(1)
+        run = finished[-1]
+        target = HERE / "recorded" / run.parent.name / run.name
+        shutil.copytree(run, target, ignore=shutil.ignore_patterns("logs", "report.html"))
+    for samples in target.glob("traces/*/samples.jsonl"):
+        samples.unlink()  # the finished points hold them
+    return target.relative_to(HERE)
+
+
+def name_evidence(places: dict[str, Path]) -> None:
+    """Write [evidence], the last table of problem.toml, anew."""
+    path = HERE / "problem.toml"
+    head, _, old = path.read_text(encoding="utf-8").partition("[evidence]\n")
+    kept = dict(re.findall(r'^(\S+) = "(.*)"$', old, re.MULTILINE))
+    for key, place in places.items():
+        before = kept.get(key)
+        if before and before != str(place):
+            shutil.rmtree(HERE / before, ignore_errors=True)
+        kept[key] = str(place)
+    rows = "".join(f'{key} = "{place}"\n' for key, place in kept.items())
+    path.write_text(f"{head}[evidence]\n{rows}", encoding="utf-8")
+
+
+def main() -> None:
+    chosen = sys.argv[1:] or list(RUNS)
+    unknown = [key for key in chosen if key not in RUNS]
+    if unknown:
+        print(
+            f"error: no run is called {unknown[0]}; choose from {', '.join(RUNS)}", file=sys.stderr
+        )
+        sys.exit(2)
+    for key in chosen:
+        name_evidence({key: record(key, RUNS[key])})
+    subprocess.run([sys.executable, str(HERE / "figures.py")], check=True)
+    sys.exit(worklog("render", NAME) or worklog("check", NAME))
+
+
+if __name__ == "__main__":
+    main()
