@@ -171,20 +171,22 @@ def _add_floors(commands: Any) -> None:
 
 
 def _experiment(arguments: argparse.Namespace) -> int:
-    from common.experiments.request import settle
+    from common.experiments.request import limited, settle
 
     if arguments.out is not None and not arguments.out.name:
         raise UsageError("--out is empty or names no folder; give a folder")
     if getattr(arguments, "study", None):
-        from common.experiments.study import run_script
+        from common.experiments.study import Wish, run_script
 
         if arguments.variant:
             raise UsageError("--study names its variants itself; leave out --variant")
         variants = load_study(arguments.problems[0], arguments.study)
         if not variants:
-            return run_script(arguments.problems[0], arguments.study, arguments.json)
+            given = (arguments.out, _public_arguments(arguments), arguments.json)
+            wish = Wish(arguments.device, arguments.preset or "", *given)
+            return run_script(arguments.problems[0], arguments.study, wish)
         # A study's question is why: it needs the traces beside the times.
-        arguments.variant, arguments.name = variants, "run"
+        arguments.variant, arguments.name = variants, "study"
     options: dict[str, Any] = {}
     if arguments.compile_prefill:
         options["compile_prefill"] = True
@@ -195,6 +197,8 @@ def _experiment(arguments: argparse.Namespace) -> int:
         settle(name, arguments.preset, arguments.variant, arguments.device, arguments.out, options)
         for name in arguments.problems or _all_problems()
     ]
+    if arguments.name == "study":
+        requests = [limited(request, arguments.study) for request in requests]
     results = [_one_experiment(request, arguments) for request in requests]
     if arguments.json:
         documents = [summary for summary, _ in results]
@@ -243,7 +247,7 @@ def _one_experiment(request: Request, arguments: argparse.Namespace) -> tuple[di
     kept = _public_arguments(arguments)
     folder, summary = execute(request, arguments.name, kept)
     page = None
-    if arguments.name == "run":
+    if arguments.name in ("run", "study"):
         from common.report.html import write_report
 
         page = write_report([folder], folder / "report.html")

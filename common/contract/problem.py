@@ -87,6 +87,9 @@ class Problem:
     # Text of a claim -> the presets that it is about; a claim that is not here is about all.
     claim_presets: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     record: tuple[RecordStep, ...] = ()  # what `worklog record` does of it on a GPU
+    awaited: tuple[str, ...] = ()  # keys of [evidence] without a place: named, not recorded yet
+    # Study of variants -> what of the preset is otherwise there (max_rounds, settings, …).
+    study_limits: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def repro(self) -> Path:
@@ -187,13 +190,15 @@ def _build(path: Path, document: Mapping[str, Any]) -> Problem:
         variants=variants,
         presets=presets,
         claims=claims,
-        evidence=document.get("evidence", {}),
+        evidence={key: place for key, place in document.get("evidence", {}).items() if place},
+        awaited=tuple(key for key, place in document.get("evidence", {}).items() if not place),
         predictions=read_predictions(path.with_name("predictions.toml")),
         capture=read_capture(document),
         claim_presets={
             row["claim"]: tuple(row["presets"]) for row in document["claims"] if "presets" in row
         },
         record=read_record_steps(document),
+        study_limits=document.get("studies", {}),
     )
 
 
@@ -229,6 +234,14 @@ def _validate(path: Path, problem: Problem) -> None:
         if name not in problem.variants:
             known = ", ".join(problem.variants)
             raise UsageError(f"{path}: [capture] names {name!r}, no variant; use some of {known}")
+    for study, limits in problem.study_limits.items():
+        strange = sorted(limits.keys() - {"max_rounds", "max_seconds", "settings"})
+        if study not in problem.studies() or strange:
+            what = f"sets {strange[0]!r}" if strange else "names no study"
+            raise UsageError(
+                f"{path}: [studies.{study}] {what}; use one of {', '.join(problem.studies())} and "
+                "max_rounds, max_seconds or settings"
+            )
     for study in problem.studies():
         if not NAME.fullmatch(study):
             raise UsageError(f"{path}: study {study!r}: use letters, digits and . _ + -")
@@ -238,9 +251,10 @@ def _validate(path: Path, problem: Problem) -> None:
     except UsageError as error:
         raise UsageError(f"{path}: claim {error}") from error
     try:
+        named = {*problem.variants, *problem.studies()}  # a study by itself has figures, too
         for sets in problem.predictions:
             for prediction in sets.predictions:
-                check_call(prediction.quantity, problem.variants, problem.phases)
+                check_call(prediction.quantity, named, problem.phases)
     except UsageError as error:
         raise UsageError(f"{path.with_name('predictions.toml')}: prediction {error}") from error
 

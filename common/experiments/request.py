@@ -6,7 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +99,20 @@ def settle(
         machine,
         (out or root() / "results").absolute(),
         dict(options or {}),
+    )
+
+
+def limited(request: Request, study: str) -> Request:
+    """The request with the settings that problem.toml gives the study, and no limit above its."""
+    limits, preset = dict(request.problem.study_limits.get(study, {})), request.preset
+    return replace(
+        request,
+        preset=replace(
+            preset,
+            settings={**preset.settings, **limits.get("settings", {})},
+            max_rounds=min(preset.max_rounds, limits.get("max_rounds", preset.max_rounds)),
+            max_seconds=min(preset.max_seconds, limits.get("max_seconds", preset.max_seconds)),
+        ),
     )
 
 

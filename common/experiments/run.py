@@ -9,7 +9,7 @@ from typing import Any
 from common.experiments.bench import run_bench
 from common.experiments.floors_pass import run_floors
 from common.experiments.manifest import first_manifest
-from common.experiments.profiling import run_profile
+from common.experiments.profiling import run_profile, run_study
 from common.experiments.request import Request
 from common.recording.environment import gpu_facts
 from common.recording.run_folder import RunWriter, open_run, write_json
@@ -21,6 +21,7 @@ PASSES: dict[str, dict[str, Passes]] = {  # by the kind of the problem and the c
         "bench": (run_floors, run_bench),
         "profile": (run_profile,),
         "run": (run_floors, run_bench, run_profile),
+        "study": (run_floors, run_study),
     },
     # What is compiled or counted is worked out by the same pass that records traces elsewhere:
     # for these problems the three commands differ in the report alone.

@@ -19,11 +19,13 @@ from typing import Any
 from common.contract.problem import Problem, load_problem
 from common.diff.compiled import diff_compiled
 from common.errors import UsageError, WorklogError
+from common.pages.drawing_block import drawing_block
 from common.pages.figures import OPTIONS as FIGURE_OPTIONS
 from common.pages.figures import Figure, make_figure, stale
 from common.pages.finding import STALE, Finding, line_at, read_utf8
 from common.pages.markdown import FENCE, blanked
 from common.pages.prediction_table import prediction_table
+from common.pages.published_block import published_block
 from common.pages.recorded_block import recorded_block
 from common.pages.scoring import runs_about, score_over
 from common.pages.shared_blocks import SHARED
@@ -199,6 +201,8 @@ RENDERERS: dict[str, tuple[Renderer, frozenset[str]]] = {  # and the options tha
     "compiled": (_compiled, frozenset({"run", "a", "b"})),
     "figures": (_figures, frozenset({"run"})),
     "setup": (_setup, frozenset()),
+    "drawing": (drawing_block, frozenset({"run", "name"})),
+    "published": (published_block, frozenset({"model"})),
     "predictions": (_predictions, frozenset({"set", "run"})),
     "figure": (_figure, FIGURE_OPTIONS),
     "recorded": (_recorded, frozenset()),
@@ -221,6 +225,8 @@ def render_block(problem: Problem | None, name: str, options: Mapping[str, str])
     if strange:
         takes = ", ".join(sorted(accepted)) or "none"
         raise UsageError(f"block {name} has no option {strange[0]!r}; it takes: {takes}")
+    if options.get("run") in problem.awaited:
+        return f"_Evidence `{options['run']}` is not recorded yet._"
     try:
         return renderer(problem, options)
     except (AttributeError, KeyError, TypeError) as error:

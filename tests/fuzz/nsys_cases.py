@@ -150,8 +150,20 @@ def odd_value(draw: random.Random) -> Any:
 
 # Columns that no time and no name depends on.
 _FREE = frozenset(
-    "deviceId contextId streamId correlationId globalPid graphNodeId shortName bytes value "
-    "returnValue eventClass globalTid".split()
+    [
+        "deviceId",
+        "contextId",
+        "streamId",
+        "correlationId",
+        "globalPid",
+        "graphNodeId",
+        "shortName",
+        "bytes",
+        "value",
+        "returnValue",
+        "eventClass",
+        "globalTid",
+    ]
 )
 
 Change = Callable[[random.Random, Export], str]

@@ -13,7 +13,7 @@ from helpers.synthetic import EXERCISES, PREDICTIONS, SECTIONS, VARIANTS, make_p
 
 from common.contract.problem import load_problem
 from common.errors import UsageError
-from common.pages.blocks import RENDERERS, render_page
+from common.pages.blocks import RENDERERS, render_block, render_page
 from common.pages.check import check, render
 
 PLAIN = {"fill": [1_000_000] * 12, "step": [4_000_000] * 12}
@@ -247,3 +247,42 @@ def test_a_page_outside_of_a_problem_names_it(page: Path) -> None:
     assert "no problem 'nothing'" in str(render_page(path, None)[1][0])
     with pytest.raises(UsageError):
         check(["nothing"])
+
+
+def test_evidence_that_is_awaited_is_said_to_be_and_is_no_finding(page: Path) -> None:
+    toml = page.parent / "problem.toml"
+    toml.write_text(
+        toml.read_text().replace('cpu = "recorded/cpu"', 'cpu = "recorded/cpu"\nlater = ""')
+    )
+    text = page.read_text()
+    page.write_text(text.replace("memory run=cpu", "memory run=later"))
+    changed, found = render([])
+    assert page in changed and found == [] and check([]) == []
+    assert "_Evidence `later` is not recorded yet._" in page.read_text()
+
+
+def test_the_published_rows_are_scored_and_the_open_ones_say_so(page: Path) -> None:
+    problem = load_problem("spin")
+    table = render_block(problem, "published", {"model": "8B"})
+    assert "| 8B, RTX 5090 | float8wo tokens/s | 7.48 | 7.553 | +1.0 % | predicted |" in table
+    assert "| float8dq tokens/s | 169.8 | 211.5 | +24.5 % | **open** |" in table
+    assert "3B" not in table
+    assert "3B" in render_block(problem, "published", {})
+    with pytest.raises(UsageError, match="70B"):
+        render_block(problem, "published", {"model": "70B"})
+
+
+def test_a_drawing_stands_with_its_own_title_and_one_that_is_none_is_found(page: Path) -> None:
+    problem = load_problem("spin")
+    path = page.parent / "figures" / "one.svg"
+    path.parent.mkdir()
+    options = {"run": "cpu", "name": "one"}
+    for text in (None, "<svg", "<svg xmlns='http://www.w3.org/2000/svg'/>"):
+        if text is not None:
+            path.write_text(text)
+        with pytest.raises(UsageError, match="draw it anew"):
+            render_block(problem, "drawing", options)
+    path.write_text("<svg xmlns='http://www.w3.org/2000/svg'><title>a [b]</title></svg>")
+    assert render_block(problem, "drawing", options) == "![a (b)](figures/one.svg)"
+    with pytest.raises(UsageError, match="no evidence 'other'"):
+        render_block(problem, "drawing", {**options, "run": "other"})

@@ -248,5 +248,7 @@ def test_a_value_beyond_any_counter_is_text(tmp_path: Path) -> None:
 
 
 def test_a_nul_in_the_output_of_the_program_does_not_hide_the_table(tmp_path: Path) -> None:
-    report = read_ncu(write(tmp_path / "n.csv", HEADER + ROW.format(0, 5) + "\0\n" + ROW.format(1, 5)))
+    report = read_ncu(
+        write(tmp_path / "n.csv", HEADER + ROW.format(0, 5) + "\0\n" + ROW.format(1, 5))
+    )
     assert len(report.launches) == 2
