@@ -29,6 +29,8 @@ ROLES = ("compared", "diagnostic", "must-be-rejected")
 # (counted, compiled, modelled) and nothing is timed; there are no phases and no tolerances.
 # sweep: each variant's process takes points of its own, timed and profiled in separate passes.
 KINDS = ("timed", "compiled", "sweep")
+# What most figures of a problem that is not timed are; each figure says its own beside it.
+ORIGINS = ("compiled", "modelled")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 PACKAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9][A-Za-z0-9._+!-]*")
 
@@ -90,6 +92,7 @@ class Problem:
     awaited: tuple[str, ...] = ()  # keys of [evidence] without a place: named, not recorded yet
     # Study of variants -> what of the preset is otherwise there (max_rounds, settings, …).
     study_limits: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    origin: str = "compiled"  # of a problem that is not timed
 
     @property
     def repro(self) -> Path:
@@ -199,12 +202,17 @@ def _build(path: Path, document: Mapping[str, Any]) -> Problem:
         },
         record=read_record_steps(document),
         study_limits=document.get("studies", {}),
+        origin=document.get("origin", "compiled"),
     )
 
 
 def _validate(path: Path, problem: Problem) -> None:
     if problem.kind not in KINDS:
         raise UsageError(f"{path}: kind {problem.kind!r} is none of {', '.join(KINDS)}; choose one")
+    if problem.origin not in ORIGINS:
+        raise UsageError(
+            f"{path}: origin {problem.origin!r} is none of {', '.join(ORIGINS)}; choose one"
+        )
     if problem.kind != "timed" and problem.phases:
         raise UsageError(f"{path}: a {problem.kind} problem times no phases; remove them")
     if problem.baseline not in problem.variants:

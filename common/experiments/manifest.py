@@ -35,7 +35,7 @@ def _about(problem: Problem, claim: str) -> dict[str, list[str]]:
 
 def _origin(request: Request) -> str:
     if request.problem.kind == "compiled":
-        return "compiled"
+        return request.problem.origin
     return "measured-gpu" if request.device == "cuda" else "measured-cpu"
 
 
