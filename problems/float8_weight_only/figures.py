@@ -1,22 +1,18 @@
 """The worklog's figures, drawn from the recorded runs.
 
-    .venv/bin/python problems/float8_weight_only/figures.py [FOLDER]     (default: figures/)
+    .venv/bin/worklog render float8_weight_only
 
-Each is drawn from the evidence that problem.toml names, and from nothing else; a piece of evidence
-that is not recorded yet is said and left out.
+Each is drawn from the evidence that problem.toml names, and from nothing else; one whose evidence
+is not recorded yet is left out.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-from common.contract.problem import Problem, load_problem
-from common.errors import WorklogError
+from common.contract.problem import Problem
 from common.pages.blocks import Recorded, recorded
-from common.recording.run_folder import ensure_writable, write_text
 from common.report.dot_chart import Chart, Mark, dot_chart
 from common.report.evidence import Evidence
 from common.report.run_tables import device_name, ratio_of
@@ -130,31 +126,10 @@ FIGURES: dict[str, tuple[str, Callable[[Recorded], Chart]]] = {  # file -> (evid
 }
 
 
-def draw(problem: Problem, folder: Path) -> list[Path]:
-    """Write every figure whose evidence there is; says which are left out."""
-    ensure_writable(folder)
-    written = []
-    for name, (key, chart) in FIGURES.items():
-        if key not in problem.evidence:
-            print(f"without {name}.svg: no evidence {key!r} is recorded", file=sys.stderr)
-            continue
-        path = folder / f"{name}.svg"
-        write_text(path, dot_chart(chart(recorded(problem, key))))
-        written.append(path)
-    return written
-
-
-def main() -> None:
-    problem = load_problem(Path(__file__).parent.name)
-    try:
-        for path in draw(
-            problem, Path(sys.argv[1]) if sys.argv[1:] else problem.folder / "figures"
-        ):
-            print(path)
-    except WorklogError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
-
-
-if __name__ == "__main__":
-    main()
+def figures(problem: Problem) -> dict[str, str]:
+    """File name -> SVG, of every study whose evidence is recorded."""
+    return {
+        f"{name}.svg": dot_chart(chart(recorded(problem, key)))
+        for name, (key, chart) in FIGURES.items()
+        if key in problem.evidence
+    }

@@ -71,11 +71,8 @@ def main() -> None:
         with tempfile.TemporaryDirectory(dir=root() / "results") as out:
             run = run_study(problem.name, study, Path(out))
             print(f"recorded {keep(run, study, problem.folder / 'problem.toml')}", flush=True)
-    for arguments in (
-        [sys.executable, str(problem.folder / "figures.py")],
-        [*child_command("common.cli"), "render", problem.name],
-    ):
-        subprocess.run(arguments, check=False, env=child_environment())
+    render = [*child_command("common.cli"), "render", problem.name]
+    subprocess.run(render, check=False, env=child_environment())
 
 
 if __name__ == "__main__":

@@ -10,17 +10,15 @@ from __future__ import annotations
 
 import math
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from common.contract.problem import Problem, load_problem
-from common.pages.own_figures import draw, stale
+from common.contract.problem import Problem
 from common.recording.run_folder import read_json
 from common.report import svg_file as svg
 from common.report.svg import Scale
 
-COMMAND = "python -m problems.gemlite_autotune.figures"
+COMMAND = "worklog render gemlite_autotune"
 FAMILIES = {"GEMV_REVSPLITK": svg.COLOURS[0], "GEMM_SPLITK": svg.COLOURS[1], "GEMM": svg.COLOURS[2]}
 LARGEST = 4096
 
@@ -172,12 +170,12 @@ def _panel(
             mean, lower, upper, count = known
             shift = (number - (len(by_series) - 1) / 2) * min(5.0, wide / len(values) / 4)
             px = x + wide * (index + 0.5) / len(values) + shift
-            level = [y + tall - tall * scale(each) / 100 for each in (mean, lower, upper)]
-            points.append((px, level[0]))
+            heights = [y + tall - tall * scale(each) / 100 for each in (mean, lower, upper)]
+            points.append((px, heights[0]))
             says = f"{name}, {value}: {knob} {mean:g} ({lower:g} … {upper:g}), {count} winners"
             parts += [
-                svg.rule(px, level[1], px, level[2], stroke=colour),
-                svg.dot(px, level[0], 3, colour, says),
+                svg.rule(px, heights[1], px, heights[2], stroke=colour),
+                svg.dot(px, heights[0], 3, colour, says),
             ]
         if len(points) > 1 and len(values) > 4 and len(by_series) > 1:
             parts.append(svg.path(points, colour))
@@ -305,19 +303,3 @@ def _rank(words: str) -> tuple[int, int]:
     if match is None:
         raise ValueError(f"rank {words!r}")
     return int(match[1]), int(match[2] or 0)
-
-
-def main() -> int:
-    problem = load_problem("gemlite_autotune")
-    if "--check" in sys.argv[1:]:
-        found = stale(problem)
-        for path in found:
-            print(f"{path}: is not what the evidence gives; run {COMMAND}")
-        return 1 if found else 0
-    for path in draw(problem):
-        print(path)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

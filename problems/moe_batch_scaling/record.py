@@ -75,7 +75,6 @@ def main() -> None:
         sys.exit(2)
     for key in chosen:
         name_evidence({key: record(key, RUNS[key])})
-    subprocess.run([sys.executable, str(HERE / "figures.py")], check=True)
     sys.exit(worklog("render", NAME) or worklog("check", NAME))
 
 
