@@ -16,7 +16,14 @@ step "shell scripts"
 git ls-files -z '*.sh' .ci/run | xargs -0 "$bin/shellcheck"
 step "image files"
 "$bin/hadolint" problems/*/Dockerfile
-step "tests"
-"$bin/python" -m pytest "$@"
+if [ $# -gt 0 ]; then # ./test.sh tests/diff -k gaps
+  step "tests: $*"
+  "$bin/python" -m pytest "$@"
+else
+  step "tests, two at a time"
+  "$bin/python" -m pytest --numprocesses 2 --dist loadgroup -m "not alone" --durations 25
+  step "tests that measure time or take both cores"
+  "$bin/python" -m pytest -m alone --durations 10
+fi
 step "worklogs agree with their evidence"
 "$bin/worklog" check

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 from common.cli_capture import add_capture_commands
 from common.cli_convert import add_convert
 from common.cli_diff import add_diff
+from common.cli_pages import add_page_commands
+from common.cli_record import add_record_commands
 from common.errors import PreconditionError, UsageError, WorklogError
 
 if TYPE_CHECKING:
@@ -53,8 +55,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _say(message: str, code: int) -> int:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    print(f"error: {_one_line(message)}", file=sys.stderr)
     return code
+
+
+def _one_line(message: str) -> str:
+    """For a terminal: it may quote names of files and texts of files, which may hold anything."""
+    from common.report.tables import printable
+
+    return printable(" ".join(message.split()))
 
 
 def _explain(error: OSError) -> tuple[str, int]:
@@ -75,7 +84,7 @@ class _Parser(argparse.ArgumentParser):
         super().__init__(**{**options, "allow_abbrev": False})
 
     def error(self, message: str) -> Any:
-        self.exit(2, f"error: {message}; see {self.prog} --help\n")
+        self.exit(2, f"error: {_one_line(message)}; see {self.prog} --help\n")
 
 
 class _Version(argparse.Action):
@@ -99,7 +108,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="name", required=True, metavar="COMMAND")
     for name, says in (
         ("run", "bench, profile and report problems; judges every claim"),
-        ("bench", "time the variants of a problem, interleaved"),
+        ("bench", "time the variants of a problem, interleaved (or compile and count them)"),
         ("profile", "record traces and the allocation timeline of each variant"),
     ):
         command = commands.add_parser(name, help=says, description=says)
@@ -126,6 +135,8 @@ def build_parser() -> argparse.ArgumentParser:
         command.set_defaults(command=_check if name == "check" else _render)
     _add_floors(commands)
     add_capture_commands(commands, _public_arguments)
+    add_page_commands(commands)
+    add_record_commands(commands)
     return parser
 
 
@@ -160,20 +171,22 @@ def _add_floors(commands: Any) -> None:
 
 
 def _experiment(arguments: argparse.Namespace) -> int:
-    from common.experiments.request import settle
+    from common.experiments.request import limited, settle
 
     if arguments.out is not None and not arguments.out.name:
         raise UsageError("--out is empty or names no folder; give a folder")
     if getattr(arguments, "study", None):
-        from common.experiments.study import run_script
+        from common.experiments.study import Wish, run_script
 
         if arguments.variant:
             raise UsageError("--study names its variants itself; leave out --variant")
         variants = load_study(arguments.problems[0], arguments.study)
         if not variants:
-            return run_script(arguments.problems[0], arguments.study, arguments.json)
+            given = (arguments.out, _public_arguments(arguments), arguments.json)
+            wish = Wish(arguments.device, arguments.preset or "", *given)
+            return run_script(arguments.problems[0], arguments.study, wish)
         # A study's question is why: it needs the traces beside the times.
-        arguments.variant, arguments.name = variants, "run"
+        arguments.variant, arguments.name = variants, "study"
     options: dict[str, Any] = {}
     if arguments.compile_prefill:
         options["compile_prefill"] = True
@@ -184,6 +197,8 @@ def _experiment(arguments: argparse.Namespace) -> int:
         settle(name, arguments.preset, arguments.variant, arguments.device, arguments.out, options)
         for name in arguments.problems or _all_problems()
     ]
+    if arguments.name == "study":
+        requests = [limited(request, arguments.study) for request in requests]
     results = [_one_experiment(request, arguments) for request in requests]
     if arguments.json:
         documents = [summary for summary, _ in results]
@@ -232,7 +247,7 @@ def _one_experiment(request: Request, arguments: argparse.Namespace) -> tuple[di
     kept = _public_arguments(arguments)
     folder, summary = execute(request, arguments.name, kept)
     page = None
-    if arguments.name == "run":
+    if arguments.name in ("run", "study"):
         from common.report.html import write_report
 
         page = write_report([folder], folder / "report.html")
@@ -278,7 +293,7 @@ def _report(arguments: argparse.Namespace) -> int:
         raise UsageError("several runs need a place for their report; add --out FILE")
     for folder in arguments.runs:
         if not open_run(folder).finished:
-            print(f"warning: {folder} is an unfinished run", file=sys.stderr)
+            print(f"warning: {_one_line(str(folder))} is an unfinished run", file=sys.stderr)
     print(write_report(arguments.runs, arguments.out or arguments.runs[0] / "report.html"))
     return 0
 
@@ -298,7 +313,7 @@ def _show(arguments: argparse.Namespace) -> int:
     sys.stdout.flush()
     for caution in summary["warnings"]:
         says = caution["says"] if isinstance(caution, dict) else caution
-        print(f"warning: {says}", file=sys.stderr)
+        print(f"warning: {_one_line(says)}", file=sys.stderr)
     return 0
 
 
@@ -314,13 +329,16 @@ def _check(arguments: argparse.Namespace) -> int:
 
 def _render(arguments: argparse.Namespace) -> int:
     from common.contract.problem import load_problem
+    from common.contract.recorded import recordings
     from common.pages.check import rebuild_summary, render
 
     names = arguments.problems or _all_problems()
     for name in names:
         problem = load_problem(name)
-        for place in problem.evidence.values():
-            if rebuild_summary(problem.folder / place):
+        brought = [run for one in recordings(problem.folder) for run in one.runs()]
+        for folder in [*(problem.folder / place for place in problem.evidence.values()), *brought]:
+            if rebuild_summary(folder):
+                place = folder.relative_to(problem.folder)
                 print(f"rebuilt {problem.name}/{place}/summary.json")
     changed, findings = render(names)
     for path in changed:

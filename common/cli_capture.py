@@ -54,8 +54,9 @@ def add_capture_commands(commands: Any, public_arguments: PublicArguments) -> No
 
 
 def _capture(arguments: argparse.Namespace) -> int:
+    from common.contract.problem import load_problem
     from common.experiments.capture import document, execute_captures
-    from common.experiments.capture_plan import chosen, dry_run, shown_for
+    from common.experiments.capture_plan import captured, chosen, dry_run, shown_for
     from common.experiments.request import settle
     from common.recording.tools import find_tool, need_tool
 
@@ -66,22 +67,21 @@ def _capture(arguments: argparse.Namespace) -> int:
         options["compile_prefill"] = True
     if arguments.checkpoint:
         options["checkpoint"] = str(arguments.checkpoint.absolute())
-    request = chosen(
-        settle(
-            arguments.problems[0], arguments.preset, arguments.variant, arguments.device,
-            arguments.out, options,
-        ),
-        arguments.variant,
+    names = captured(load_problem(arguments.problems[0]), arguments.variant)
+    request = settle(
+        arguments.problems[0], arguments.preset, [] if arguments.dry_run else names,
+        arguments.device, arguments.out, options,
     )  # fmt: skip
     name, modes = arguments.name, getattr(arguments, "mode", [])
     clocks = getattr(arguments, "clock_control", "none")
     if arguments.dry_run:
-        request = shown_for(request, name, modes)
+        request = shown_for(request, name, modes, names)
         commands, notices = dry_run(request, name, find_tool(name), modes, clocks)
         print(json.dumps({"commands": commands}) if arguments.json else "\n".join(commands))
         for notice in notices:
             print(f"notice: {notice}", file=sys.stderr)
         return 0
+    request = chosen(request, names)
     folder, records = execute_captures(
         request, need_tool(name), list(arguments.public_arguments(arguments)), modes, clocks
     )

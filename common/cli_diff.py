@@ -8,6 +8,7 @@ import io
 import json
 import math
 import os
+import re
 import shutil
 import sys
 from collections.abc import Mapping
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from common.diff.difference import Difference
 
 NARROW, WIDE = 80, 160
+_OBEYED = re.compile("[\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
 
 
 def add_diff(commands: Any) -> None:
@@ -160,10 +162,13 @@ def json_text(document: dict[str, Any]) -> str:
     import msgspec  # many times faster than json for the tens of thousands of rows of a long trace
 
     try:
-        return msgspec.json.format(msgspec.json.encode(document), indent=1).decode()
+        text = msgspec.json.format(msgspec.json.encode(document), indent=1).decode()
     except (UnicodeEncodeError, OverflowError, TypeError):
         # Half a surrogate pair, or a number beyond 64 bits: json can write these.
         return json.dumps(_finite(document), indent=1, allow_nan=False)
+    # JSON only escapes what is below a space; terminals obey some characters above as well.
+    plain = text.isascii() and "\x7f" not in text
+    return text if plain else _OBEYED.sub(lambda m: f"\\u{ord(m[0]):04x}", text)
 
 
 def _finite(value: Any) -> Any:

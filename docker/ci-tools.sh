@@ -101,6 +101,8 @@ if ! command -v nsys >/dev/null 2>&1; then
   "$here/install-nsight.sh" debian >>"$state/apt.log" 2>&1 ||
     fail "the Nsight tools could not be installed; see $state/apt.log"
 fi
+# The browser in which the pages are read.
+command -v chromium >/dev/null 2>&1 || install_packages chromium fonts-dejavu-core
 "$engine" image inspect "$base" >/dev/null 2>&1 || make_base
 printf 'export DOCKER=%q BASE_IMAGE=%q\n' "$engine" "$base"
 printf 'export DOCKER_BUILD_FLAGS=%q\n' "$(build_flags)"

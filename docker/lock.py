@@ -22,7 +22,7 @@ sys.path.insert(0, str(ROOT))
 from common.setup_environment import TORCH  # noqa: E402
 
 # What an image holds beside requirements.txt, and the version it was last locked at.
-EXTRA = ["jupyterlab", "ipykernel"]
+EXTRA = ["jupyterlab", "ipykernel", "matplotlib"]
 HEADER = "# Made by docker/lock.py; do not edit.\n"
 
 

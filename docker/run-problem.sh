@@ -166,7 +166,7 @@ in_container() {
 
 newest_run() {
   find "$out/$problem" -mindepth 2 -maxdepth 2 -type d -name '[0-9]*' ! -name '*.unfinished' \
-    -exec test -e '{}/samples.jsonl' \; -print 2>/dev/null | awk -F/ '{print $NF "\t" $0}' |
+    \( -exec test -e '{}/samples.jsonl' \; -o -exec test -e '{}/summary.json' \; \) -print 2>/dev/null | awk -F/ '{print $NF "\t" $0}' |
     sort | tail -n 1 | cut -f 2
 }
 

@@ -7,9 +7,23 @@ is silently not done must not look like one that passed.
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
+
+# What measures time, or takes both cores itself, is run by itself; the rest two at a time.
+ALONE: tuple[str, ...] = (
+    "tests/experiments/test_bench.py",
+    "tests/floors/test_measure.py",
+    "tests/problems/test_float8_weight_only.py",
+    "tests/problems/test_fused_float8_cpu.py",
+    "tests/test_cli.py",
+    "tests/test_cli_diff_files.py",
+    "tests/timing/test_worker.py",
+    "tests/workloads/test_expert_parallel.py",
+)
+# Files that share what is dear to make are run by one worker; any other file is a group of its own.
+TOGETHER: tuple[str, ...] = ("tests/problems/gemlite_autotune", "tests/docker")
 
 KNOWN_REASONS: tuple[str, ...] = (
     "ncu-report is not installed",  # NVIDIA's optional package, not there for every Python
@@ -41,3 +55,12 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         print("\nskipped for a reason that is not on the list in tests/conftest.py:")
         print("\n".join(_unexpected))
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        file = PurePosixPath(item.path.relative_to(item.config.rootpath).as_posix())
+        if str(file) in ALONE:
+            item.add_marker(pytest.mark.alone)
+        shared = [folder for folder in TOGETHER if file.is_relative_to(folder)]
+        item.add_marker(pytest.mark.xdist_group((*shared, str(file))[0]))

@@ -21,6 +21,7 @@ class Capture:
     ncu_launch_count: int = 30
     ncu_set: str = "detailed"
     ncu_replay: str = "kernel"
+    variants: tuple[str, ...] = ()  # captured where none is named; empty: what is compared
 
     def __post_init__(self) -> None:
         if not self.nvtx_range or any(mark in self.nvtx_range for mark in "/@,[]*"):
@@ -40,4 +41,6 @@ class Capture:
 def read_capture(document: Mapping[str, Any]) -> Capture | None:
     """None where a problem has no `[capture]`: then there is nothing to aim a profiler at."""
     table = document.get("capture")
-    return None if table is None else Capture(**table)
+    if table is None:
+        return None
+    return Capture(**{**table, "variants": tuple(table.get("variants", ()))})

@@ -1,17 +1,23 @@
 """What was expected before anybody looked? Predictions in sets, each sealed by its hash.
 
-A set is for one kind of run (device, preset). Its hash goes into the manifest of every later run,
-so a set that was changed after a run, or written after it, shows. Each prediction is a range of a
-quantity (the grammar of claims), with the reason for it.
+A set is for one kind of run (device, preset, and where they matter versions of torch and Triton).
+Its hash goes into the manifest of every later run, so a set that was changed after a run, or
+written after it, shows. Each prediction is a range of a quantity (the grammar of claims), with the
+reason for it.
+
+A set names versions in its own table, `versions = { torch = "2.11", triton = "3.6" }`: a run of
+2.11.0 is meant, one of 2.110 is not. A set that was sealed without them may get them afterwards in
+`[versions.SET]` of the file, outside the seal, but only those that its sealed basis already says.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +47,20 @@ class PredictionSet:
     basis: str
     predictions: tuple[Prediction, ...]
     sha256: str
+    versions: Mapping[str, str] = field(default_factory=dict)
 
-    def applies_to(self, device: str, preset: str) -> bool:
-        return preset == self.preset and any(device.startswith(d) for d in self.devices)
+    def applies_to(
+        self, device: str, preset: str, versions: Mapping[str, str | None] | None = None
+    ) -> bool:
+        """Whether it is about such a run. `versions` None: not asked, as for evidence by name."""
+        about = preset == self.preset and any(device.startswith(d) for d in self.devices)
+        return about and (versions is None or self.is_of(versions))
+
+    def is_of(self, versions: Mapping[str, str | None]) -> bool:
+        """Whether a run of these versions is meant; a version that nobody knows is not."""
+        return all(
+            _is_version(versions.get(package), wanted) for package, wanted in self.versions.items()
+        )
 
 
 @dataclass(frozen=True)
@@ -70,7 +87,7 @@ def read_predictions(path: Path) -> tuple[PredictionSet, ...]:
             raise UsageError(f'{path}: schema is not "{SCHEMA}"; add that line at its top')
         sets = tuple(_read_set(table) for table in document.get("set", []))
         _refuse_doubles("set", [each.name for each in sets])
-        return sets
+        return _with_versions(sets, document.get("versions", {}))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: {error}; mend the file") from error
     except UsageError as error:
@@ -81,6 +98,32 @@ def read_predictions(path: Path) -> tuple[PredictionSet, ...]:
             f"{path}: a set or prediction lacks or misuses {error}; "
             "see the other sets for the keys that are needed"
         ) from error
+
+
+def _with_versions(
+    sets: tuple[PredictionSet, ...], added: Mapping[str, Mapping[str, str]]
+) -> tuple[PredictionSet, ...]:
+    """Sets with the versions that stand outside their seals, where the sealed text bears them."""
+    by_name = {each.name: each for each in sets}
+    for name, versions in added.items():
+        one = by_name.get(name)
+        if one is None:
+            raise UsageError(f"[versions] names the set {name!r}, which is none; correct the name")
+        for package, version in versions.items():
+            said = re.search(rf"\b{re.escape(package)} {re.escape(version)}\b", one.basis, re.I)
+            if one.versions or said is None:
+                raise UsageError(
+                    f"[versions] {name!r}: the sealed basis does not say {package} {version}; "
+                    "write a new set instead"
+                )
+        by_name[name] = replace(one, versions=dict(versions))
+    return tuple(by_name.values())
+
+
+def _is_version(found: str | None, wanted: str) -> bool:
+    """Whether `found` (2.11.0+cu130) is `wanted` (2.11) or a part of that series."""
+    public = (found or "").partition("+")[0]
+    return public == wanted or public.startswith(wanted + ".")
 
 
 def _refuse_doubles(what: str, names: list[str]) -> None:
@@ -108,6 +151,9 @@ def _read_set(table: Mapping[str, Any]) -> PredictionSet:
     devices = table["devices"]
     if not isinstance(devices, list) or not all(isinstance(d, str) and d for d in devices):
         raise UsageError(f"set {table['name']!r}: devices is no list of names; write one")
+    versions = table.get("versions", {})
+    if not all(isinstance(version, str) and version for version in versions.values()):
+        raise UsageError(f'set {table["name"]!r}: versions are texts; write torch = "2.11"')
     return PredictionSet(
         str(table["name"]),
         tuple(devices),
@@ -116,6 +162,7 @@ def _read_set(table: Mapping[str, Any]) -> PredictionSet:
         str(table["basis"]),
         predictions,
         seal(table),
+        dict(versions),
     )
 
 

@@ -18,6 +18,7 @@ from typing import Any
 from common.contract.capture import Capture, read_capture
 from common.contract.claims import Claim, check_call, parse_claim
 from common.contract.predictions import PredictionSet, read_predictions
+from common.contract.record import RecordStep, check_steps, read_record_steps
 from common.errors import PreconditionError, UsageError
 
 SCHEMA = "worklog.problem/1"
@@ -28,6 +29,8 @@ ROLES = ("compared", "diagnostic", "must-be-rejected")
 # (counted, compiled, modelled) and nothing is timed; there are no phases and no tolerances.
 # sweep: each variant's process takes points of its own, timed and profiled in separate passes.
 KINDS = ("timed", "compiled", "sweep")
+# What most figures of a problem that is not timed are; each figure says its own beside it.
+ORIGINS = ("compiled", "modelled")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 PACKAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9][A-Za-z0-9._+!-]*")
 
@@ -85,6 +88,11 @@ class Problem:
     capture: Capture | None = None
     # Text of a claim -> the presets that it is about; a claim that is not here is about all.
     claim_presets: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    record: tuple[RecordStep, ...] = ()  # what `worklog record` does of it on a GPU
+    awaited: tuple[str, ...] = ()  # keys of [evidence] without a place: named, not recorded yet
+    # Study of variants -> what of the preset is otherwise there (max_rounds, settings, …).
+    study_limits: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    origin: str = "compiled"  # of a problem that is not timed
 
     @property
     def repro(self) -> Path:
@@ -185,18 +193,26 @@ def _build(path: Path, document: Mapping[str, Any]) -> Problem:
         variants=variants,
         presets=presets,
         claims=claims,
-        evidence=document.get("evidence", {}),
+        evidence={key: place for key, place in document.get("evidence", {}).items() if place},
+        awaited=tuple(key for key, place in document.get("evidence", {}).items() if not place),
         predictions=read_predictions(path.with_name("predictions.toml")),
         capture=read_capture(document),
         claim_presets={
             row["claim"]: tuple(row["presets"]) for row in document["claims"] if "presets" in row
         },
+        record=read_record_steps(document),
+        study_limits=document.get("studies", {}),
+        origin=document.get("origin", "compiled"),
     )
 
 
 def _validate(path: Path, problem: Problem) -> None:
     if problem.kind not in KINDS:
         raise UsageError(f"{path}: kind {problem.kind!r} is none of {', '.join(KINDS)}; choose one")
+    if problem.origin not in ORIGINS:
+        raise UsageError(
+            f"{path}: origin {problem.origin!r} is none of {', '.join(ORIGINS)}; choose one"
+        )
     if problem.kind != "timed" and problem.phases:
         raise UsageError(f"{path}: a {problem.kind} problem times no phases; remove them")
     if problem.baseline not in problem.variants:
@@ -221,6 +237,19 @@ def _validate(path: Path, problem: Problem) -> None:
     _validate_presets(path, problem)
     for variant in problem.variants.values():
         _validate_variant(path, variant)
+    check_steps(problem.record, list(problem.variants), list(problem.presets))
+    for name in problem.capture.variants if problem.capture else ():
+        if name not in problem.variants:
+            known = ", ".join(problem.variants)
+            raise UsageError(f"{path}: [capture] names {name!r}, no variant; use some of {known}")
+    for study, limits in problem.study_limits.items():
+        strange = sorted(limits.keys() - {"max_rounds", "max_seconds", "settings"})
+        if study not in problem.studies() or strange:
+            what = f"sets {strange[0]!r}" if strange else "names no study"
+            raise UsageError(
+                f"{path}: [studies.{study}] {what}; use one of {', '.join(problem.studies())} and "
+                "max_rounds, max_seconds or settings"
+            )
     for study in problem.studies():
         if not NAME.fullmatch(study):
             raise UsageError(f"{path}: study {study!r}: use letters, digits and . _ + -")
@@ -230,9 +259,10 @@ def _validate(path: Path, problem: Problem) -> None:
     except UsageError as error:
         raise UsageError(f"{path}: claim {error}") from error
     try:
+        named = {*problem.variants, *problem.studies()}  # a study by itself has figures, too
         for sets in problem.predictions:
             for prediction in sets.predictions:
-                check_call(prediction.quantity, problem.variants, problem.phases)
+                check_call(prediction.quantity, named, problem.phases)
     except UsageError as error:
         raise UsageError(f"{path.with_name('predictions.toml')}: prediction {error}") from error
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from common.traces.model import Allocations, HostKind, Trace
+from common.traces.ordering import occurring
 from common.traces.wrappers import WRAPPER_PREFIXES, is_wrapper
 
 __all__ = [
@@ -253,7 +254,7 @@ def memory_timeline(
     times, live = allocations.time_ns[picked], np.cumsum(allocations.delta_bytes[picked])
     if times.size == 0:
         return []
-    edges = np.unique(np.linspace(0, times.size, min(points, times.size) + 1).astype(np.int64))
+    edges = occurring(np.linspace(0, times.size, min(points, times.size) + 1).astype(np.int64))
     steps: list[tuple[int, int]] = []
     for low, high in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
         top = low + int(live[low:high].argmax())

@@ -18,6 +18,7 @@ from common.diff.idle import Cause, IdleGaps, idle_gaps
 from common.diff.sequence import device_pairs
 from common.traces.intervals import total_ns, union_ns
 from common.traces.model import GRAPH_LAUNCH, UNKNOWN, Bool, HostKind, Int64, Trace
+from common.traces.ordering import occurring
 
 __all__ = ["Cause", "IdleGaps", "compare_gaps", "idle_gaps", "wall_clock"]
 
@@ -220,7 +221,7 @@ def _device_times(trace: Trace) -> dict[int, tuple[int, int]]:
     """{device: (span, busy)} in ns."""
     gpu = trace.gpu
     found = {}
-    for device in np.unique(gpu.device).tolist():
+    for device in occurring(gpu.device).tolist():
         rows = gpu.device == device
         starts, ends = gpu.start_ns[rows], gpu.end_ns[rows]
         found[device] = (int(ends.max()) - int(starts.min()), union_ns(starts, ends))

@@ -51,6 +51,7 @@ from common.diff.host_lookup import levels, outermost, wrappers
 from common.diff.launch_bounds import launch_bounds
 from common.diff.waiting import inside, standing, synchronising
 from common.traces.model import UNKNOWN, Bool, GpuKind, GpuWork, HostKind, Int64, Trace
+from common.traces.ordering import occurring
 
 LATENCY_NS = 20_000
 
@@ -131,7 +132,7 @@ def _borders(gpu: GpuWork) -> tuple[Int64, Int64]:
     """(work that ended last, work that begins next) around every gap, by (device, start)."""
     found: list[tuple[Int64, Int64]] = []
     one = len(gpu) > 0 and bool((gpu.device == gpu.device[0]).all())
-    for device in gpu.device[:1] if one else np.unique(gpu.device):
+    for device in gpu.device[:1] if one else occurring(gpu.device):
         rows = np.arange(len(gpu)) if one else np.flatnonzero(gpu.device == device)
         ends = gpu.end_ns[rows]
         reached = np.maximum.accumulate(ends)

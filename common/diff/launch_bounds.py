@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from common.traces.model import UNKNOWN, HostKind, Int64, Trace
+from common.traces.ordering import occurring
 
 EARLIEST, LATEST = np.iinfo(np.int64).min, np.iinfo(np.int64).max
 _PROCESS_BITS = 0xFFFFFF  # of a global process id of Nsight Systems, above its low 24 bits
@@ -25,7 +26,7 @@ def launch_bounds(trace: Trace, rows: Int64) -> tuple[Int64, Int64]:
     calls = np.flatnonzero((host.kind == HostKind.RUNTIME) & (host.correlation > 0))
     process_of = np.array([_process(text) for text in trace.threads], dtype=np.int64)
     threads = np.flatnonzero(np.bincount(host.thread[calls], minlength=len(process_of)))
-    known_processes = np.unique(process_of[threads]).tolist()
+    known_processes = occurring(process_of[threads]).tolist()
     several = len(known_processes) > 1
     by = np.where(gpu.process[rows] == UNKNOWN, UNKNOWN, (gpu.process[rows] >> 24) & _PROCESS_BITS)
     ids = gpu.correlation[rows]

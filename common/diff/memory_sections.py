@@ -13,6 +13,7 @@ from typing import Any
 from common.diff.difference import Row
 from common.diff.memory_phases import phases, timeline
 from common.traces.memory_model import Holdings, pool_kind
+from common.traces.memory_pools import growth_by_phase
 from common.traces.memory_snapshot import MemorySnapshot
 from common.traces.memory_stacks import Stack
 
@@ -32,6 +33,7 @@ def sections(a: MemorySnapshot, b: MemorySnapshot, rows: Sequence[Row]) -> dict[
         "reserved": reserved(a, b),
         "private_pools_retained": retained(a, b),
         "phases": phases(a, b),
+        "growth": growth(a, b),
         "out_of_memory": {"a": failures(a), "b": failures(b)},
         "levels": {"a": levels(a), "b": levels(b)},
         "timeline": {"a": timeline(a), "b": timeline(b)},
@@ -132,6 +134,42 @@ def retained(a: MemorySnapshot, b: MemorySnapshot) -> dict[str, int] | None:
         return None
     left, right = a.private_holdings().retained_bytes, b.private_holdings().retained_bytes
     return {"a": left, "b": right, "delta": right - left}
+
+
+def growth(a: MemorySnapshot, b: MemorySnapshot) -> list[dict[str, Any]] | None:
+    """What each phase took from the driver in private pools and in the default pool, both sides.
+
+    Phases are matched by name, in the order of A; a side that lacks one has None. None where
+    neither file names phases.
+    """
+    left, right = _growth(a), _growth(b)
+    if not (left or right):
+        return None
+    return [
+        {
+            "name": name,
+            **{
+                kind: {
+                    "a": own and own[kind],
+                    "b": other and other[kind],
+                    "delta": (other or {kind: 0})[kind] - (own or {kind: 0})[kind],
+                }
+                for kind in ("private", "default", "unknown")
+            },
+        }
+        for name in dict.fromkeys([*left, *right])
+        for own, other in [(left.get(name), right.get(name))]
+    ]
+
+
+def _growth(snapshot: MemorySnapshot) -> dict[str, dict[str, int]]:
+    found: dict[str, dict[str, int]] = {}
+    for row in growth_by_phase(snapshot):
+        own = found.setdefault(row.phase, {"private": 0, "default": 0, "unknown": 0})
+        own["private"] += row.private_bytes
+        own["default"] += row.default_bytes
+        own["unknown"] += row.unknown_bytes
+    return found
 
 
 def reserved(a: MemorySnapshot, b: MemorySnapshot) -> dict[str, Any] | None:

@@ -19,6 +19,7 @@ from common.diff.nesting import HostTree, host_tree, name_tokens
 from common.diff.renaming import NamePair, pair_names
 from common.diff.sequence import Launched
 from common.traces.model import UNKNOWN, HostKind, Int64, Trace
+from common.traces.ordering import occurring
 from common.traces.summary import cpu_time_ns
 
 MOST_CHILDREN = 40
@@ -119,7 +120,7 @@ def _gpu_charges(side: Launched, owner: Int64) -> dict[str, _Charge]:
             charge.count += count
         else:
             _add(charge.inside, trace.names[child], time, count)
-    operators = np.unique(owner[owner != UNKNOWN])
+    operators = occurring(owner[owner != UNKNOWN])
     for name, count in zip(
         *(part.tolist() for part in np.unique(trace.host.name[operators], return_counts=True)),
         strict=True,

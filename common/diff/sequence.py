@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from common.diff.names import family, normalised
 from common.diff.nesting import HostTree, UInt64, host_tree, mixed, text_tokens
 from common.traces.model import UNKNOWN, Bool, GpuKind, Int64, Trace
+from common.traces.ordering import occurring
 
 LEAST_ALIKE = 0.8  # of what two threads launched, for one to be taken for the other
 
@@ -88,7 +89,7 @@ def launched(
     outer = of_launch(tree.outer_path, 0).astype(np.uint64)
     by_graph = gpu.by_graph_launch[event] & linked & (gpu.kind[event] != GpuKind.GRAPH)
     tokens = text_tokens(trace.names)[gpu.name[event]] if len(event) else path
-    kinds = {number: trace.names[number] for number in np.unique(gpu.name).tolist()}
+    kinds = {number: trace.names[number] for number in occurring(gpu.name).tolist()}
     normal = _mapped(kinds, normalised, gpu.name[event])
     families = _mapped(kinds, family, gpu.name[event])
 
@@ -138,7 +139,7 @@ def device_pairs(a: Int64, b: Int64) -> list[tuple[int | None, int | None]]:
     Equal ids meet where one side's devices are among the other's; else all of them in order of
     their ids, since a job that moved from GPUs 0 and 1 to 1 and 2 did not swap its work.
     """
-    of_a, of_b = np.unique(a).tolist(), np.unique(b).tolist()
+    of_a, of_b = occurring(a).tolist(), occurring(b).tolist()
     both = [device for device in of_a if device in of_b]
     if len(both) < min(len(of_a), len(of_b)):
         both = []

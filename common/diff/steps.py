@@ -18,6 +18,7 @@ import numpy as np
 
 from common.traces.intervals import total_ns
 from common.traces.model import UNKNOWN, GpuKind, HostKind, Int64, Trace
+from common.traces.ordering import occurring
 from common.traces.wrappers import is_wrapper
 
 LEAST_STEPS = 10
@@ -155,7 +156,7 @@ def repeated_ranges(trace: Trace) -> dict[str, RangeCandidate]:
     rows = np.flatnonzero((host.kind == HostKind.ANNOTATION) | (host.kind == HostKind.RANGE))
     if len(rows) < FEWEST_STEPS:
         return {}
-    used = np.unique(host.name[rows])
+    used = occurring(host.name[rows])
     bases = [_base(trace.names[number]) for number in used.tolist()]
     numbers = {base: number for number, base in enumerate(dict.fromkeys(bases))}
     texts = list(numbers)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -36,6 +37,8 @@ PREPARE_SECONDS = 900.0
 SAMPLE_SECONDS = 300.0
 SHARE_OF_MEMORY = 0.8
 SETTLE_SECONDS = 0.02
+AT_ONCE = 2  # compilations side by side, where that was asked for
+After = Callable[[Variant, Worker], object]
 
 
 def start_worker(
@@ -186,8 +189,12 @@ class Bench:
             self.drop(name)
 
 
-def run_bench(request: Request, writer: RunWriter) -> None:
-    """Measure all variants of `request` into `writer`'s folder (samples.jsonl, checks.json)."""
+def run_bench(request: Request, writer: RunWriter, after: After | None = None) -> None:
+    """Measure all variants of `request` into `writer`'s folder (samples.jsonl, checks.json).
+
+    `after` gets each living variant's process when all timing is over. With it, a study of many
+    variants, two are compiled at a time.
+    """
     total = 3 * len(request.variants) + request.preset.max_rounds
     with Reporter(request.problem.name, total) as report:
         bench = Bench(request, writer, report)
@@ -201,7 +208,12 @@ def run_bench(request: Request, writer: RunWriter) -> None:
             # Said before the first sample: a run that is killed must be read as what it was.
             sampling = {"interleaved": together, "needs_bytes": needs}
             writer.update(sampling=sampling)
-            decision = _interleaved(bench) if together else _one_after_the_other(bench)
+            if not together:
+                decision = _one_after_the_other(bench)
+            else:
+                decision = _interleaved(bench, 1 if after is None else AT_ONCE)
+                if after is not None:
+                    _hand_over(bench, after)
         finally:
             bench.close()
             writer.update(
@@ -212,6 +224,12 @@ def run_bench(request: Request, writer: RunWriter) -> None:
     writer.update(sampling={**sampling, "stopped_because": decision.reason})
 
 
+def _hand_over(bench: Bench, after: After) -> None:
+    for variant in bench.request.variants:
+        if variant.name in bench.workers:
+            bench.guarded(variant, lambda v: after(v, bench.workers[v.name]))
+
+
 def _rule(request: Request) -> StopRule:
     preset = request.preset
     return StopRule(
@@ -219,11 +237,29 @@ def _rule(request: Request) -> StopRule:
     )
 
 
-def _interleaved(bench: Bench) -> StopDecision:
+def _prepare(bench: Bench, at_once: int) -> None:
+    """Build and compile all variants, then check them; the baseline before the others."""
+    first, *others = [v for v in bench.request.variants if v.name in bench.workers]
+    bench.guarded(first, bench.prepare)
+    if at_once == 1:
+        ready = (v for v in others if bench.guarded(v, bench.prepare))
+    else:
+        with ThreadPoolExecutor(at_once) as pool:
+            try:
+                done = list(pool.map(lambda v: bench.guarded(v, bench.prepare), others))
+            except BaseException:
+                for worker in bench.workers.values():
+                    worker.kill()  # the pool would wait for what they are compiling
+                raise
+        ready = (v for v, fine in zip(others, done, strict=True) if fine)
+    bench.guarded(first, bench.check)
+    for variant in ready:
+        bench.guarded(variant, bench.check)
+
+
+def _interleaved(bench: Bench, at_once: int) -> StopDecision:
     request = bench.request
-    for variant in request.variants:
-        if variant.name in bench.workers and bench.guarded(variant, bench.prepare):
-            bench.guarded(variant, bench.check)
+    _prepare(bench, at_once)
     while True:
         sides = {name: bench.side(name) for name in bench.workers}
         try:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from common.contract.capture import Capture
-from common.contract.problem import Variant
+from common.contract.problem import Problem, Variant, choose_variants
 from common.errors import UsageError
 from common.experiments.request import Request, compile_cache
 from common.recording.ncu_command import NcuPlan, ncu_command, ncu_csv_command
@@ -123,9 +123,26 @@ def chosen(request: Request, names: Sequence[str]) -> Request:
     return replace(request, variants=tuple(v for v in request.variants if v.name in names))
 
 
-def shown_for(request: Request, name: str, modes: Sequence[str]) -> Request:
-    """For --dry-run: what needs a GPU is shown as it would run on one, also where there is none."""
-    if request.device == "cuda" or not (name == "ncu" or {"graph", "node"} & set(modes)):
+def captured(problem: Problem, names: Sequence[str]) -> list[str]:
+    """The variants that were named, else those that [capture] names; empty: what is compared."""
+    return list(names) or list(problem.capture.variants if problem.capture else ())
+
+
+def shown_for(
+    request: Request, name: str, modes: Sequence[str], names: Sequence[str] = ()
+) -> Request:
+    """For --dry-run: what needs a GPU is shown as it would run on one, also where there is none.
+
+    `request` is settled without variants, so that none is refused; `names` are those to show.
+    """
+    variants = request.variants
+    if names:
+        of_problem = choose_variants(request.problem, list(names))
+        variants = tuple(variant for variant in of_problem if variant.name in names)
+    request = replace(request, variants=variants)
+    on_gpu = name == "ncu" or bool({"graph", "node"} & set(modes))
+    on_gpu = on_gpu or any(variant.needs_cuda_capability is not None for variant in variants)
+    if request.device == "cuda" or not on_gpu:
         return request
     presets = [request.preset, *request.problem.presets.values()]
     fitting = [preset for preset in presets if "cuda" in preset.devices]

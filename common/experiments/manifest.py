@@ -9,7 +9,7 @@ from typing import Any
 from common import __version__
 from common.contract.problem import Problem, Variant, root
 from common.experiments.request import Request
-from common.recording.environment import machine_facts, revision
+from common.recording.environment import Machine, device_slug, machine_facts, revision
 
 
 def variant_record(variant: Variant) -> dict[str, Any]:
@@ -35,7 +35,7 @@ def _about(problem: Problem, claim: str) -> dict[str, list[str]]:
 
 def _origin(request: Request) -> str:
     if request.problem.kind == "compiled":
-        return "compiled"
+        return request.problem.origin
     return "measured-gpu" if request.device == "cuda" else "measured-cpu"
 
 
@@ -82,3 +82,36 @@ def first_manifest(request: Request, kind: str, arguments: Sequence[str]) -> dic
     }
     checked: dict[str, Any] = json.loads(json.dumps(document))
     return checked
+
+
+def study_manifest(
+    problem: Problem,
+    study: str,
+    device: str,
+    machine: Machine,
+    preset: str,
+    arguments: Sequence[str],
+) -> dict[str, Any]:
+    """That of a study by itself: it stands where a variant does, and no phase is timed."""
+    commit, changed = revision(root())
+    return {
+        "problem": problem.name,
+        "title": problem.title,
+        "question": problem.question,
+        "kind": "study",
+        "arguments": list(arguments),
+        "worklog": __version__,
+        "revision": commit,
+        "uncommitted_changes": changed,
+        "device": {"kind": device, "slug": device_slug(machine, device)},
+        "origin": "measured-gpu" if device == "cuda" else "measured-cpu",
+        "machine": machine_facts(machine),
+        "preset": {"name": f"{study}-{preset}" if preset else study, "settings": {}},
+        "phases": {},
+        "baseline": study,
+        "options": {},
+        "variants": {study: {"title": f"study {study}", "packages": [], "role": "compared"}},
+        "not_applicable": {},
+        "claims": [],
+        "predictions": prediction_seals(problem),
+    }

@@ -6,13 +6,14 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from common.experiments.bench import PREPARE_SECONDS, open_arguments, start_worker
+from common.contract.problem import Variant
+from common.experiments.bench import PREPARE_SECONDS, open_arguments, run_bench, start_worker
 from common.experiments.progress import Reporter
 from common.experiments.request import Request
 from common.recording.environment import without_places
 from common.recording.run_folder import RunWriter, open_run
 from common.report.evidence import Evidence
-from common.timing.worker_client import WorkerFailed
+from common.timing.worker_client import Worker, WorkerFailed
 
 
 def _progress(report: Reporter, name: str) -> Callable[[str], None]:
@@ -58,3 +59,20 @@ def run_profile(request: Request, writer: RunWriter) -> None:
             finally:
                 worker.close()
     writer.update(profile_facts=facts, profile_failures=failures)
+
+
+def run_study(request: Request, writer: RunWriter) -> None:
+    """Time all variants, then profile each in its own process: compiling twice would take too long.
+
+    Nothing is timed any more when the first profile begins.
+    """
+    facts: dict[str, Any] = {}
+
+    def profile(variant: Variant, worker: Worker) -> None:
+        folder = writer.folder / "traces" / variant.name
+        folder.mkdir(parents=True, exist_ok=True)
+        recorded = worker.request("profile", PREPARE_SECONDS, folder=str(folder))
+        facts[variant.name] = recorded["facts"]
+
+    run_bench(request, writer, after=profile)
+    writer.update(profile_facts=facts, profile_failures={})

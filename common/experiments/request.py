@@ -6,7 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +102,20 @@ def settle(
     )
 
 
+def limited(request: Request, study: str) -> Request:
+    """The request with the settings that problem.toml gives the study, and no limit above its."""
+    limits, preset = dict(request.problem.study_limits.get(study, {})), request.preset
+    return replace(
+        request,
+        preset=replace(
+            preset,
+            settings={**preset.settings, **limits.get("settings", {})},
+            max_rounds=min(preset.max_rounds, limits.get("max_rounds", preset.max_rounds)),
+            max_seconds=min(preset.max_seconds, limits.get("max_seconds", preset.max_seconds)),
+        ),
+    )
+
+
 def _capability(gpu: Mapping[str, str]) -> float:
     try:
         return float(gpu.get("compute_cap", 0))
@@ -141,11 +155,24 @@ def packages_root() -> Path:
     return Path(os.environ.get("WORKLOG_VARIANTS") or Path(sys.prefix) / "variants")
 
 
+def package_folder(package: str) -> Path:
+    """Where a pinned package (`name==version`) lies, if it was installed."""
+    return packages_root() / package.replace("==", "-")
+
+
 def package_folders(variant: Variant) -> list[Path]:
-    """Folders to put first on the variant's path. Raises PreconditionError when one is missing."""
-    folders = [packages_root() / package.replace("==", "-") for package in variant.packages]
-    for package, folder in zip(variant.packages, folders, strict=True):
-        if not folder.is_dir():
+    """Folders to put first on the variant's path. Raises PreconditionError when one is missing.
+
+    WORKLOG_INSTALLED names packages (with commas) that are taken as they are installed beside
+    torch where the pinned version is missing: a machine's own Triton. The manifest says which.
+    """
+    as_installed = set(os.environ.get("WORKLOG_INSTALLED", "").split(","))
+    folders = []
+    for package in variant.packages:
+        folder = package_folder(package)
+        if folder.is_dir():
+            folders.append(folder)
+        elif package.partition("==")[0] not in as_installed:
             raise PreconditionError(
                 f"{package} of variant {variant.name} is not installed; run ./run.sh setup"
             )

@@ -6,11 +6,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from common.errors import UsageError
 from common.experiments.bench import run_bench
 from common.experiments.floors_pass import run_floors
 from common.experiments.manifest import first_manifest
-from common.experiments.profiling import run_profile
+from common.experiments.profiling import run_profile, run_study
 from common.experiments.request import Request
 from common.recording.environment import gpu_facts
 from common.recording.run_folder import RunWriter, open_run, write_json
@@ -22,9 +21,11 @@ PASSES: dict[str, dict[str, Passes]] = {  # by the kind of the problem and the c
         "bench": (run_floors, run_bench),
         "profile": (run_profile,),
         "run": (run_floors, run_bench, run_profile),
+        "study": (run_floors, run_study),
     },
-    # What is compiled or counted is worked out by the same pass that records traces elsewhere.
-    "compiled": {"profile": (run_profile,), "run": (run_profile,)},
+    # What is compiled or counted is worked out by the same pass that records traces elsewhere:
+    # for these problems the three commands differ in the report alone.
+    "compiled": {"bench": (run_profile,), "profile": (run_profile,), "run": (run_profile,)},
     # Timing and profiling are passes of each variant's own process, so all verbs are one.
     "sweep": {
         "bench": (run_floors, run_profile),
@@ -39,12 +40,7 @@ def execute(request: Request, kind: str, arguments: Sequence[str]) -> tuple[Path
 
     Whatever goes wrong on the way leaves the folder as it is, marked unfinished.
     """
-    passes = PASSES[request.problem.kind].get(kind)
-    if passes is None:
-        raise UsageError(
-            f"{request.problem.name} compiles and counts, there is nothing to {kind} without a "
-            f"run; use worklog run {request.problem.name}"
-        )
+    passes = PASSES[request.problem.kind][kind]
     manifest = first_manifest(request, kind, arguments)
     writer = RunWriter.create(
         request.run_parent, manifest["revision"], request.preset.name, manifest

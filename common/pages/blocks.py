@@ -12,20 +12,29 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from common.contract.predictions import score
-from common.contract.problem import Problem, load_problem, problem_names
+from common.contract.problem import Problem, load_problem
 from common.diff.compiled import diff_compiled
 from common.errors import UsageError, WorklogError
+from common.pages.drawing_block import drawing_block
+from common.pages.figures import OPTIONS as FIGURE_OPTIONS
+from common.pages.figures import Figure, make_figure, stale
+from common.pages.finding import STALE, Finding, line_at, read_utf8
+from common.pages.markdown import FENCE, blanked
+from common.pages.prediction_table import prediction_table
+from common.pages.published_block import published_block
+from common.pages.recorded_block import recorded_block
+from common.pages.scoring import runs_about, score_over
+from common.pages.shared_blocks import SHARED
 from common.recording.run_folder import Run, open_run, read_json
 from common.report import run_tables
 from common.report.compiled_page import compiled_difference
 from common.report.evidence import Evidence
 from common.report.floor_tables import measured_table, run_floor_table
-from common.report.tables import Table, interval, significant
+from common.report.tables import Table
 from common.traces.compiled_kernel import read_compiled, summarise_compiled
 
 BLOCK = re.compile(
@@ -150,58 +159,33 @@ def _setup(problem: Problem, options: Mapping[str, str]) -> str:
 
 
 def _predictions(problem: Problem, options: Mapping[str, str]) -> str:
-    """One set of predictions; scored where `run` is given and the set applies to it."""
+    """One set of predictions, scored on evidence by name, else on what was recorded and fits."""
     sets = next((s for s in problem.predictions if s.name == options["set"]), None)
     if sets is None:
         raise UsageError(
             f"{problem.name} has no set of predictions {options['set']!r}; see predictions.toml"
         )
-    values: dict[str, tuple[str, str]] = {}
-    note = f"_Set `{sets.name}`, sealed {sets.sealed}, SHA-256 `{sets.sha256[:12]}`: {sets.basis}_"
-    if "run" in options:
-        found = recorded(problem, options["run"])
-        device, preset = found.summary["device"]["slug"], found.summary["preset"]
-        if not sets.applies_to(device, preset):
-            raise UsageError(
-                f"set {sets.name} is not about {device} with preset {preset}; score it on another "
-                "run or leave run= out"
-            )
-        sealed = found.run.manifest["predictions"].get(sets.name)
-        note += (
-            "\n\n_The hash stands in the run's manifest: sealed before it was made._"
-            if sealed == sets.sha256
-            else "\n\n_**retrospective**: the run's manifest does not carry this hash._"
+    if "run" not in options:  # every run that was brought here and that the set is about
+        found = score_over(sets, runs_about(sets, problem))
+        return prediction_table(sets, found, problem.folder if found else None).markdown()
+    one = recorded(problem, options["run"])
+    device, preset = one.summary["device"]["slug"], one.summary["preset"]
+    if not sets.applies_to(device, preset):
+        raise UsageError(
+            f"set {sets.name} is not about {device} with preset {preset}; score it on another "
+            "run or leave run= out"
         )
-        words = {True: "hit", False: "**miss**"}
-        for result in score(sets, Evidence(found.run).quantities()):
-            value = "" if result.value is None else significant(result.value)
-            if result.interval is not None:
-                value += f" ({interval(*result.interval)})"
-            unknown = "undecided" if result.value is not None else "not measured"
-            values[result.prediction.id] = (
-                value,
-                unknown if result.hit is None else words[result.hit],
-            )
-    rows = [
-        (
-            p.id,
-            f"`{p.quantity}`",
-            f"{significant(p.low)} … {significant(p.high)}",
-            *values.get(p.id, ("", "open")),
-            p.because,
-        )
-        for p in sets.predictions
-    ]
-    columns = ("id", "quantity", "predicted", "measured", "result", "because")
-    return Table(columns, tuple(rows), ("predicted", "measured"), note).markdown()
+    return prediction_table(sets, score_over(sets, [one.run])).markdown()
 
 
-def _problems(problem: Problem | None, options: Mapping[str, str]) -> str:
-    """The index of all problems, for the README."""
-    problems = [load_problem(name) for name in problem_names()]
-    rows = tuple((p.name, p.symptom, p.cause, p.status) for p in problems)
-    links = {p.name: f"problems/{p.name}/WORKLOG.md" for p in problems}
-    return Table(("problem", "symptom", "cause", "status"), rows, links=links).markdown()
+def _recorded(problem: Problem, options: Mapping[str, str]) -> str:
+    """What was recorded on GPUs and brought here, with every prediction about it."""
+    return recorded_block(problem)
+
+
+def _figure(problem: Problem, options: Mapping[str, str]) -> str:
+    """A drawing in the problem's `figures/`; `render_page` returns the file beside the text."""
+    return make_figure(problem, options).markdown
 
 
 Renderer = Callable[[Problem, Mapping[str, str]], str]
@@ -217,26 +201,32 @@ RENDERERS: dict[str, tuple[Renderer, frozenset[str]]] = {  # and the options tha
     "compiled": (_compiled, frozenset({"run", "a", "b"})),
     "figures": (_figures, frozenset({"run"})),
     "setup": (_setup, frozenset()),
+    "drawing": (drawing_block, frozenset({"run", "name"})),
+    "published": (published_block, frozenset({"model"})),
     "predictions": (_predictions, frozenset({"set", "run"})),
+    "figure": (_figure, FIGURE_OPTIONS),
+    "recorded": (_recorded, frozenset()),
 }
 
 
 def render_block(problem: Problem | None, name: str, options: Mapping[str, str]) -> str:
     """The body of one block. A page outside a problem's folder names it with problem=NAME."""
-    if name == "problems":
-        return _problems(problem, options)
+    if name in SHARED:
+        return SHARED[name](options)
     if "problem" in options:
         problem = load_problem(options["problem"])
     if problem is None:
         raise UsageError(f"block {name} needs problem=NAME on this page; add it")
     if name not in RENDERERS:
-        known = ", ".join(sorted([*RENDERERS, "problems"]))
+        known = ", ".join(sorted([*RENDERERS, *SHARED]))
         raise UsageError(f"unknown block {name!r}; there are: {known}")
     renderer, accepted = RENDERERS[name]
     strange = sorted(options.keys() - accepted - {"problem"})
     if strange:
         takes = ", ".join(sorted(accepted)) or "none"
         raise UsageError(f"block {name} has no option {strange[0]!r}; it takes: {takes}")
+    if options.get("run") in problem.awaited:
+        return f"_Evidence `{options['run']}` is not recorded yet._"
     try:
         return renderer(problem, options)
     except (AttributeError, KeyError, TypeError) as error:
@@ -246,44 +236,76 @@ def render_block(problem: Problem | None, name: str, options: Mapping[str, str])
 
 
 @dataclass(frozen=True)
-class Finding:
-    """Something wrong on a page: `path:line: message`."""
+class Rendered:
+    """A page made anew: its text, the figures that it shows, and what stood otherwise before."""
 
-    path: Path
-    line: int
-    message: str
+    text: str
+    figures: tuple[Figure, ...] = ()
+    findings: list[Finding] = field(default_factory=list)
 
-    def __str__(self) -> str:
-        return f"{self.path}:{self.line}: {self.message}"
+
+def blocks_of(text: str) -> list[re.Match[str]]:
+    """The generated blocks of a page; an example in a code fence is none."""
+    return list(BLOCK.finditer(blanked(text, FENCE)))
+
+
+def options_of(match: re.Match[str]) -> dict[str, str]:
+    return dict(option.split("=", 1) for option in match["options"].split())
+
+
+def render_whole_page(path: Path, problem: Problem | None) -> Rendered:
+    """The page with every block made anew, and what stood otherwise or could not be made."""
+    text, findings = read_utf8(path)
+    if findings:
+        return Rendered(text, findings=findings)
+    pieces, figures, at = [], [], 0
+    for match in blocks_of(text):
+        pieces.append(text[at : match.start()])
+        written, at = text[match.start() : match.end()], match.end()
+        name, line = match["name"], line_at(text, match.start())
+        fresh = None
+        if match["end"] != name:
+            message = f"block {name} is closed as {match['end']}; correct its end"
+            findings.append(Finding(path, line, message))
+        else:
+            try:
+                fresh = render_block(problem, name, options_of(match))
+                if name == "figure":
+                    figures.append(_drawn(problem, options_of(match)))
+            except WorklogError as error:
+                findings.append(Finding(path, line, str(error)))
+        if fresh is None:
+            pieces.append(written)
+            continue
+        fresh = f"<!-- worklog:{name}{match['options']} -->\n{fresh}\n<!-- /worklog:{name} -->"
+        if fresh != written:
+            line += _first_difference(fresh, written)
+            message = f"block {name} differs from its evidence; {STALE}"
+            findings.append(Finding(path, line, message))
+        elif name == "figure" and (wrong := stale(figures[-1])):
+            findings.append(Finding(path, line, f"{wrong}; {STALE}"))
+        pieces.append(fresh)
+    outside = blanked(text, FENCE, BLOCK)
+    for stray in MARKER.finditer(outside):
+        message = "a marker has no partner or is misspelt; mend it"
+        findings.append(Finding(path, line_at(outside, stray.start()), message))
+    return Rendered("".join([*pieces, text[at:]]), tuple(figures), findings)
+
+
+def _drawn(problem: Problem | None, options: Mapping[str, str]) -> Figure:
+    chosen = load_problem(options["problem"]) if "problem" in options else problem
+    assert chosen is not None  # render_block has refused it
+    return make_figure(chosen, options)
+
+
+def _first_difference(fresh: str, written: str) -> int:
+    """Which line of a block is the first that is not as it should be, counted from its head."""
+    new, old = fresh.split("\n"), written.split("\n")
+    pairs = enumerate(zip(new, old, strict=False))
+    return next((n for n, (one, other) in pairs if one != other), min(len(new), len(old)) - 1)
 
 
 def render_page(path: Path, problem: Problem | None) -> tuple[str, list[Finding]]:
-    """The page with every block made anew, and what stood otherwise or could not be made."""
-    text = path.read_text(encoding="utf-8")
-    findings: list[Finding] = []
-
-    def line_of(position: int) -> int:
-        return text.count("\n", 0, position) + 1
-
-    def fresh(match: re.Match[str]) -> str:
-        name, line = match["name"], line_of(match.start())
-        if match["end"] != name:
-            findings.append(Finding(path, line, f"block {name} is closed as {match['end']}"))
-            return match.group(0)
-        options = dict(option.split("=", 1) for option in match["options"].split())
-        try:
-            body = render_block(problem, name, options) + "\n"
-        except WorklogError as error:
-            findings.append(Finding(path, line, str(error)))
-            return match.group(0)
-        if body != match["body"]:
-            message = f"block {name} differs from its evidence; run worklog render"
-            findings.append(Finding(path, line, message))
-        return f"<!-- worklog:{name}{match['options']} -->\n{body}<!-- /worklog:{name} -->"
-
-    rendered = BLOCK.sub(fresh, text)
-    outside = BLOCK.sub(lambda match: "\n" * match.group(0).count("\n"), text)
-    for stray in MARKER.finditer(outside):
-        line = outside.count("\n", 0, stray.start()) + 1
-        findings.append(Finding(path, line, "a marker has no partner or is misspelt; mend it"))
-    return rendered, findings
+    """The page's text made anew, and its findings."""
+    rendered = render_whole_page(path, problem)
+    return rendered.text, rendered.findings

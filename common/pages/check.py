@@ -1,33 +1,41 @@
-"""Do the pages still say what was recorded? Regenerates, recomputes and compares."""
+"""Do the pages still say what was recorded? Regenerates, recomputes and compares.
+
+Every rule of the contract (DESIGN: a problem's folder) is a function that returns findings, each
+with file, line and what to do. Nothing is written here but by `render`.
+"""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from common.contract.problem import Problem, load_problem, problem_names, root
 from common.errors import UsageError, WorklogError
-from common.pages.blocks import Finding, render_page
-from common.recording.run_folder import open_run, read_json, write_json
+from common.pages import own_figures
+from common.pages.answers import EvidenceFunctions
+from common.pages.blocks import Rendered, blocks_of, options_of, render_whole_page
+from common.pages.evidence_rules import Checked, check_claims, check_seals, open_evidence
+from common.pages.exercises import check_answers, check_exercises
+from common.pages.figures import figure_names
+from common.pages.finding import STALE, Finding, finding_of, line_at, read_utf8
+from common.pages.text_rules import (
+    SECTIONS,
+    check_captions,
+    check_fences,
+    check_links,
+    check_prompts,
+    check_sections,
+    check_typed_numbers,
+)
+from common.recording.run_folder import open_run, read_json, write_json, write_text
 from common.report.summary import build_summary
 
-SECTIONS = (
-    "Card",
-    "Question",
-    "Setup",
-    "Floors",
-    "Predictions",
-    "First look",
-    "Investigation",
-    "Ruled out",
-    "Root cause",
-    "Fix",
-    "Verification",
-    "Threats to validity",
-    "Reproduce each number",
-    "Exercises",
-    "Is this your problem?",
-    "Journal and sources",
-)
+__all__ = ["SECTIONS", "check", "problem_pages", "rebuild_summary", "render", "shared_pages"]
+
+SHARED_PAGES = ("README.md", "problems/README.md")  # with generated blocks
+LINKED_PAGES = ("*.md", "problems/*.md", "notebooks/*.md", "common/**/*.md", "tests/**/*.md")
 
 
 def problem_pages(problem: Problem) -> list[Path]:
@@ -35,101 +43,141 @@ def problem_pages(problem: Problem) -> list[Path]:
 
 
 def shared_pages() -> list[Path]:
-    return [path for path in [root() / "README.md"] if path.exists()]
+    return [path for name in SHARED_PAGES if (path := root() / name).exists()]
+
+
+@dataclass
+class _Loaded:
+    """The problems that can be read, and what is wrong with the files of the others."""
+
+    problems: list[Problem] = field(default_factory=list)
+    broken: list[str] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+
+
+def _load(names: list[str]) -> _Loaded:
+    known, loaded = problem_names(), _Loaded()
+    for name in names or known:
+        if name not in known:
+            load_problem(name)  # raises, naming those that exist
+        try:
+            loaded.problems.append(load_problem(name))
+        except UsageError as error:
+            loaded.broken.append(name)
+            loaded.findings.append(finding_of(error, root() / "problems" / name / "problem.toml"))
+    return loaded
+
+
+def _pages(loaded: _Loaded) -> Iterator[tuple[Problem | None, Path]]:
+    for problem in loaded.problems:
+        yield from ((problem, path) for path in problem_pages(problem))
+    yield from ((None, path) for path in shared_pages())
 
 
 def render(names: list[str]) -> tuple[list[Path], list[Finding]]:
-    """Write every block anew; returns the pages that changed and what could not be made."""
-    changed, findings = [], []
-    for problem, path in _pages(names):
-        try:
-            text, found = render_page(path, problem)
-        except UnicodeDecodeError as error:
-            findings.append(_not_utf8(path, error))
-            continue
-        findings += [f for f in found if "run worklog render" not in f.message]
-        if text != path.read_text(encoding="utf-8"):
-            path.write_text(text, encoding="utf-8")
+    """Write every block and figure anew; returns what changed and what could not be made."""
+    loaded = _load(names)
+    changed, findings = [], list(loaded.findings)
+    for problem, path in _pages(loaded):
+        rendered = render_whole_page(path, problem)
+        findings += [f for f in rendered.findings if STALE not in f.message]
+        for figure in rendered.figures:
+            if not figure.path.exists() or figure.path.read_bytes() != figure.content.encode():
+                figure.path.parent.mkdir(exist_ok=True)
+                write_text(figure.path, figure.content)
+                changed.append(figure.path)
+        # Compared as bytes: reading as text would turn other line ends into these in silence.
+        if rendered.text and rendered.text.encode() != path.read_bytes():
+            path.write_bytes(rendered.text.encode())
             changed.append(path)
+    for problem in loaded.problems:
+        changed += own_figures.draw(problem)
     return changed, findings
 
 
 def check(names: list[str]) -> list[Finding]:
-    """Everything that is wrong, page by page and problem by problem."""
-    findings: list[Finding] = []
-    for problem, path in _pages(names):
-        try:
-            findings += render_page(path, problem)[1]
-        except UnicodeDecodeError as error:
-            findings.append(_not_utf8(path, error))
-    for name in names or problem_names():
-        problem = load_problem(name)
-        findings += _check_sections(problem)
-        findings += _check_evidence(problem)
-    return findings
+    """Everything that is wrong, problem by problem and page by page."""
+    loaded = _load(names)
+    findings = list(loaded.findings)
+    anchors: dict[Path, set[str]] = {}
+    for problem in loaded.problems:
+        findings += _check_problem(problem, anchors)
+    for name in loaded.broken:  # what can be said of a page whose problem cannot be read
+        page = root() / "problems" / name / "WORKLOG.md"
+        findings += _check_text(page, anchors) if page.exists() else []
+    for path in shared_pages():
+        findings += render_whole_page(path, None).findings
+    for path in sorted({p for pattern in LINKED_PAGES for p in root().glob(pattern)}):
+        if not any(part.startswith(".") for part in path.relative_to(root()).parts):
+            text, unreadable = read_utf8(path)
+            # Pages with blocks have said so already.
+            findings += unreadable if path not in shared_pages() else []
+            findings += check_links(path, text, root(), anchors) + check_fences(path, text)
+    return sorted(set(findings), key=lambda f: (str(f.path), f.line, f.message))
 
 
-def _not_utf8(path: Path, error: UnicodeDecodeError) -> Finding:
-    return Finding(path, 1, f"is not UTF-8 ({error.reason}); save it as UTF-8")
-
-
-def _pages(names: list[str]) -> list[tuple[Problem | None, Path]]:
-    pages: list[tuple[Problem | None, Path]] = []
-    for name in names or problem_names():
-        problem = load_problem(name)
-        pages += [(problem, path) for path in problem_pages(problem)]
-    return pages + [(None, path) for path in shared_pages()]
-
-
-def _check_sections(problem: Problem) -> list[Finding]:
+def _check_problem(problem: Problem, anchors: dict[Path, set[str]]) -> list[Finding]:
+    runs, findings = open_evidence(problem)
+    findings += check_seals(problem, runs) + check_claims(problem, runs)
     path = problem.folder / "WORKLOG.md"
     if not path.exists():
-        return [Finding(path, 1, "is missing; write it after the other problems' worklogs")]
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    found = [(line[3:].strip(), n) for n, line in enumerate(lines, 1) if line.startswith("## ")]
-    titles = [title for title, _ in found]
-    findings = [
-        Finding(path, 1, f"section {title!r} is missing; add it (or say there why it is empty)")
-        for title in SECTIONS
-        if title not in titles
+        message = "is missing; write it after the other problems' worklogs"
+        return [*findings, Finding(path, 1, message)]
+    rendered = render_whole_page(path, problem)
+    findings += rendered.findings
+    text, unreadable = read_utf8(path)
+    if unreadable:
+        return findings
+    findings += _check_text(path, anchors)
+    findings += check_typed_numbers(path, text)
+    findings += check_prompts(path, text, problem.status)
+    findings += check_answers(path, text, problem, asked(problem, runs))
+    return findings + _check_figures(problem, path, text, rendered)
+
+
+def _check_text(path: Path, anchors: dict[Path, set[str]]) -> list[Finding]:
+    text, unreadable = read_utf8(path)
+    if unreadable:
+        return unreadable
+    return [
+        *check_sections(path, text),
+        *check_exercises(path, text),
+        *check_fences(path, text),
+        *check_links(path, text, root(), anchors),
     ]
-    known = [title for title in titles if title in SECTIONS]
-    if not findings and known != list(SECTIONS):
-        findings.append(Finding(path, 1, f"sections stand out of order; use {', '.join(SECTIONS)}"))
-    return findings
 
 
-def _check_evidence(problem: Problem) -> list[Finding]:
-    """Recorded runs are finished, their summaries are what their data give, their seals hold."""
-    findings = []
-    toml = problem.folder / "problem.toml"
-    for key, place in problem.evidence.items():
-        folder = problem.folder / place
-        try:
-            run = open_run(folder)
-            rebuilt = build_summary(run)
-            stored = read_json(folder / "summary.json")
-            seals = dict(run.manifest["predictions"])
-        except (KeyError, TypeError, ValueError):
-            findings.append(Finding(toml, 1, f"evidence {key} has no predictions; record it anew"))
-            continue
-        except WorklogError as error:
-            findings.append(Finding(toml, 1, f"evidence {key}: {error}"))
-            continue
-        if not run.finished:
-            findings.append(Finding(toml, 1, f"evidence {key} is an unfinished run; record anew"))
-        if stored != rebuilt:
-            message = f"evidence {key}: summary.json is not what its data give; run worklog render"
-            findings.append(Finding(folder / "summary.json", 1, message))
-        now = {sets.name: sets.sha256 for sets in problem.predictions}
-        for name, sealed in seals.items():
-            if now.get(name) != sealed:
-                done = "changed" if name in now else "removed or renamed"
-                message = (
-                    f"set {name} was {done} after the run of evidence {key}; "
-                    "restore it and write new predictions into a new set"
-                )
-                findings.append(Finding(problem.folder / "predictions.toml", 1, message))
+class asked:
+    """The evidence that an answer names, or why there is none."""
+
+    def __init__(self, problem: Problem, runs: dict[str, Checked]) -> None:
+        self.problem, self.runs = problem, runs
+
+    def __call__(self, key: str) -> EvidenceFunctions:
+        if key not in self.runs:
+            known = ", ".join(self.problem.evidence) or "it is empty"
+            raise UsageError(f"no usable evidence {key!r}; name one of [evidence]: {known}")
+        return self.runs[key].functions()
+
+
+def _check_figures(problem: Problem, path: Path, text: str, rendered: Rendered) -> list[Finding]:
+    """Captions below figures, no name twice, no file in `figures/` that nothing draws."""
+    blocks = [match for match in blocks_of(text) if match["name"] == "figure"]
+    findings = check_captions(path, text, [match.end() for match in blocks])
+    for name in figure_names([options_of(match) for match in blocks]):
+        again = [match for match in blocks if options_of(match).get("name") == name][1]
+        line = line_at(text, again.start())
+        findings.append(Finding(path, line, f"a second figure is called {name}; rename it"))
+    own = own_figures.drawn(problem)
+    for stale in own_figures.stale(problem):
+        findings.append(Finding(stale, 1, f"is not what its evidence gives; {STALE}"))
+    drawn = {figure.path for figure in rendered.figures} | own.keys()
+    elsewhere = "".join(read_utf8(page)[0] for page in shared_pages())
+    for extra in sorted((problem.folder / "figures").glob("*")):
+        named = re.search(rf"\bname={re.escape(extra.stem)}\b", text + elsewhere)
+        if extra not in drawn and not named:
+            message = "nothing draws this file; draw it in a block or in figures.py, or remove it"
+            findings.append(Finding(extra, 1, message))
     return findings
 
 
@@ -141,7 +189,7 @@ def rebuild_summary(folder: Path) -> bool:
     try:
         if path.exists() and read_json(path) == fresh:
             return False
-    except UsageError:
+    except WorklogError:
         pass  # unreadable: it is about to be replaced
     write_json(path, fresh)
     return True

@@ -49,8 +49,10 @@ def steps(difference: Difference, rows: Sequence[Row], most: int = STEPS) -> tup
     return tuple(Step(name, at, delta) for (name, delta), at in zip(parts, starts, strict=False))
 
 
-def waterfall(difference: Difference, rows: Sequence[Row]) -> str:
-    """The chart; empty where nothing moved."""
+def waterfall(
+    difference: Difference, rows: Sequence[Row], names: tuple[str, str] = ("A", "B")
+) -> str:
+    """The chart; empty where nothing moved. `names` are those of the two totals."""
     found = steps(difference, rows)
     if not found:
         return ""
@@ -58,7 +60,7 @@ def waterfall(difference: Difference, rows: Sequence[Row]) -> str:
     scale, cut = _scale(difference, found)
     ends = difference.total_a, difference.total_b
     guides = "".join(line(scale(total), 0, HEIGHT, "guide") for total in ends)
-    lines = [_end("A", ends[0], scale, unit, guides)]
+    lines = [_end(names[0], ends[0], scale, unit, guides)]
     for step in found:
         after = step.start + step.delta
         lines.append(
@@ -70,14 +72,15 @@ def waterfall(difference: Difference, rows: Sequence[Row]) -> str:
                 height=HEIGHT,
             )
         )
-    lines.append(_end("B", ends[1], scale, unit, guides))
+    lines.append(_end(names[1], ends[1], scale, unit, guides))
     told = "the axis does not begin at 0; " if cut else ""
     how = f"{told}each bar begins where the one above ends; delta {unit} → total so far"
     divisor = 1e6 if unit == "ms" else float(1 << 20) if unit == "bytes" else 1.0
     shown = Scale(scale.low / divisor, scale.high / divisor)
     foot = axis(shown, shown.ticks(5), "MiB" if unit == "bytes" else unit)
     words = view.words_of(difference.quantity)
-    return f'<div class="waterfall">{figure(f"{words}, from A to B", how, lines, foot)}</div>'
+    title = f"{words}, from {names[0]} to {names[1]}"
+    return f'<div class="waterfall">{figure(title, how, lines, foot)}</div>'
 
 
 def _scale(difference: Difference, found: Sequence[Step]) -> tuple[Scale, bool]:

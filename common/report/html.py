@@ -9,19 +9,32 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from common.errors import UsageError
-from common.report import html_environment, html_sections
+from common.report import (
+    html_attribution,
+    html_compiled,
+    html_differences,
+    html_environment,
+    html_sections,
+)
+from common.report.charts_timeline import timelines
+from common.report.html_comparison import comparison
 from common.report.html_page import page_text, write_text
-from common.report.run_view import RunView, headline, problem_words, read_view
-from common.report.tables import Table, escape_html
+from common.report.memory_pools import memory_pools
+from common.report.run_view import RunView, problem_words, read_view
+from common.report.tables import escape_html
 
 SECTIONS = (
+    ("differences", "What differs", html_differences.variants_differ),
     ("claims", "Claims", html_sections.claims),
     ("times", "Times and verdicts", html_sections.times),
     ("floors", "Distance to the floor", html_sections.floors),
+    ("attribution", "From one variant to the other", html_attribution.attribution),
     ("operators", "Time by operator", html_sections.operators),
+    ("timeline", "Timeline by range", timelines),
     ("memory", "Memory", html_sections.memory),
     ("correctness", "Correctness", html_sections.correctness),
     ("samples", "Raw samples", html_sections.samples),
@@ -29,8 +42,12 @@ SECTIONS = (
 )
 # Of a problem that is compiled and counted: it has no phases, and so nothing that was timed.
 UNTIMED_SECTIONS = (
+    ("differences", "What differs", html_differences.variants_differ),
+    ("differences", "What differs", html_differences.variants_differ),
     ("claims", "Claims", html_sections.claims),
-    ("figures", "Figures and tables", html_sections.figures),
+    ("figures", "Figures and tables", html_compiled.figures),
+    ("kernels", "Compiled kernels", html_compiled.kernels),
+    ("memory", "Memory", lambda view, _: memory_pools(view)),
     ("environment", "Environment and files", html_environment.environment),
 )
 
@@ -57,10 +74,13 @@ def write_report(folders: Sequence[Path], path: Path) -> Path:
 def render(views: Sequence[RunView], place: Path) -> str:
     """The page's text; links to the runs' files are relative to the folder `place`."""
     title, question = _title(views)
-    body = "".join(_run(view, number, place) for number, view in enumerate(views, 1))
-    return page_text(
-        title, question, _links(views), (_comparison(views) if len(views) > 1 else "") + body
-    )
+    runs = [_run(view, number, place) for number, view in enumerate(views, 1)]
+    if len(runs) == 1:
+        links = runs[0].links
+    else:
+        links = [("comparison", "Comparison"), *((run.key, f"Run {run.name}") for run in runs)]
+    above = comparison(views) if len(views) > 1 else ""
+    return page_text(title, question, links, above + "".join(run.html for run in runs))
 
 
 def _title(views: Sequence[RunView]) -> tuple[str, str]:
@@ -70,59 +90,36 @@ def _title(views: Sequence[RunView]) -> tuple[str, str]:
     return f"{len(views)} runs of {len(words)} problems", ""
 
 
-def _links(views: Sequence[RunView]) -> list[tuple[str, str]]:
-    if len(views) == 1:
-        return [(f"run1-{key}", name) for key, name, _ in sections_of(views[0])]
-    runs = [(f"run{n}", _name(view)) for n, view in enumerate(views, 1)]
-    return [("comparison", "Comparison"), *runs]
-
-
-def _name(view: RunView) -> str:
-    return view.folder.absolute().name
-
-
-def _comparison(views: Sequence[RunView]) -> str:
-    rows = []
-    for view in views:
-        found = headline(view)
-        rows.append(
-            (
-                _name(view),
-                f"{view.manifest['problem']}, {view.summary['preset']}",
-                f"{view.device} ({view.summary['origin']})",
-                str(view.summary["started"])[:10],
-                found[0] if found else "",
-                found[1] if found else "not timed",
-                html_sections.tally(view) if view.finished else "unfinished",
-            )
-        )
-    columns = ("run", "problem, preset", "device", "date", "ratio", "of", "claims")
-    table = Table(columns, tuple(rows), ("ratio",))
-    return (
-        '<section aria-labelledby="comparison"><h2 id="comparison">Comparison</h2>\n'
-        + table.html("One line per run", style="sortable")
-        + "</section>\n"
-    )
-
-
 def sections_of(view: RunView) -> tuple[tuple[str, str, Callable[[RunView, Path], str]], ...]:
     return SECTIONS if view.phases else UNTIMED_SECTIONS
 
 
-def _run(view: RunView, number: int, place: Path) -> str:
-    key = f"run{number}"
+@dataclass(frozen=True)
+class _Part:
+    """One run on the page, and (id, heading) of those of its sections that have something."""
+
+    key: str
+    name: str
+    links: list[tuple[str, str]]
+    html: str
+
+
+def _run(view: RunView, number: int, place: Path) -> _Part:
+    key, name = f"run{number}", view.folder.absolute().name
     where = Path(os.path.relpath(view.folder.absolute(), place))
-    parts = []
-    for name, heading, build in sections_of(view):
+    parts, links = [], []
+    for section, heading, build in sections_of(view):
         content = build(view, where)
         if content:
+            links.append((f"{key}-{section}", heading))
             parts.append(
-                f'<section aria-labelledby="{key}-{name}">'
-                f'<h3 id="{key}-{name}">{heading}</h3>\n{content}</section>\n'
+                f'<section aria-labelledby="{key}-{section}">'
+                f'<h3 id="{key}-{section}">{heading}</h3>\n{content}</section>\n'
             )
-    return (
-        f'<article aria-labelledby="{key}">\n<h2 id="{key}">Run {escape_html(_name(view))}</h2>\n'
+    html = (
+        f'<article aria-labelledby="{key}">\n<h2 id="{key}">Run {escape_html(name)}</h2>\n'
         + html_sections.header(view)
         + "".join(parts)
         + "</article>\n"
     )
+    return _Part(key, name, links, html)

@@ -58,13 +58,14 @@ def _software(view: RunView) -> str:
     if not facts:
         return ""
     rows = tuple(
-        (name, *(_installed(found, key) for key in SOFTWARE)) for name, found in facts.items()
+        (name, *(installed(found, key) for key in SOFTWARE)) for name, found in facts.items()
     )
     columns = ("variant", *(key.replace("_", " ") for key in SOFTWARE))
     return Table(columns, rows).html("Software, by variant")
 
 
-def _installed(facts: Mapping[str, Any], key: str) -> str:
+def installed(facts: Mapping[str, Any], key: str) -> str:
+    """A software fact of one variant in words; a package that is absent is said to be."""
     if key in PACKAGES and key in facts and facts[key] is None:
         return "not installed"
     return in_words(key, facts.get(key))[1]

@@ -5,21 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 
 from common.floors.measured import from_json
-from common.recording.run_folder import open_run
 from common.report import run_tables
+from common.report.charts_floors import floor_chart
 from common.report.charts_memory import memory_chart
 from common.report.charts_operators import colours, operator_charts
 from common.report.charts_timing import ratio_chart, samples_chart
-from common.report.evidence import Evidence
 from common.report.floor_tables import measured_table, run_floor_table
+from common.report.memory_pools import memory_pools
 from common.report.run_view import RunView, claimed_variants, headline
-from common.report.tables import Table, escape_html, inline_html, mebibytes
+from common.report.tables import escape_html, inline_html, mebibytes
 
 VERDICT_BADGES = {
     "SLOWER": "slow", "FASTER": "fast", "SAME": "same", "AMBIGUOUS": "unsure",
     "NOT_COMPARABLE": "unsure", "rejected": "no", "failed": "no", "not applicable": "same",
 }  # fmt: skip
 CLAIM_BADGES = {"NOT reproduced": "no", "reproduced": "yes", "not decided": "open"}
+UNKNOWN = "unknown"
 CHECK_BADGES = {"passed": "yes", "rejected": "no"}
 
 
@@ -101,7 +102,9 @@ def _conditions(view: RunView) -> str:
         ("Problem", manifest["problem"]),
     )
     cells = "".join(
-        f"<div><dt>{name}</dt><dd>{escape_html(value)}</dd></div>" for name, value in facts
+        f"<div><dt>{name}</dt><dd>{escape_html(value)}</dd></div>"
+        for name, value in facts
+        if value != UNKNOWN
     )
     return f'<dl class="facts">{cells}</dl>\n'
 
@@ -112,22 +115,6 @@ def claims(view: RunView, _: Path) -> str:
     return run_tables.claims(view.summary).html(
         "What this run must show, and did it", CLAIM_BADGES, "fit"
     )
-
-
-def figures(view: RunView, _: Path) -> str:
-    """What the variants of a problem that is not timed worked out: figures, then tables."""
-    parts = [run_tables.figures(view.summary).html("Figures of every variant", style="sortable")]
-    evidence = Evidence(open_run(view.folder))
-    for variant in view.variants:
-        for name, stored in evidence.tables(variant).items():
-            rows = tuple(tuple(map(str, row)) for row in stored["rows"])
-            right = tuple(stored["right"])
-            table = Table(tuple(stored["columns"]), rows, right, stored["note"])
-            parts.append(
-                f"<details><summary>{escape_html(f'{variant}: {name}')}</summary>"
-                f"{table.html(f'{variant}, {name}', style='sortable')}</details>\n"
-            )
-    return "".join(parts)
 
 
 def times(view: RunView, _: Path) -> str:
@@ -169,10 +156,14 @@ def floors(view: RunView, _: Path) -> str:
     if path.exists():
         measured = measured_table(from_json(path.read_text(encoding="utf-8")))
         rates = measured.html("What this machine reached, measured before the timing")
-    return rates + table.html(
-        "Decode: stored bytes of all weights over the read bandwidth (floor), and the counted "
-        "traffic of the implementation over the copy bandwidth (modelled); best samples of both",
-        style="sortable",
+    return (
+        floor_chart(view)
+        + rates
+        + table.html(
+            "Decode: stored bytes of all weights over the read bandwidth (floor), and the counted "
+            "traffic of the code over the copy bandwidth (modelled); best samples of both",
+            style="sortable",
+        )
     )
 
 
@@ -210,11 +201,13 @@ def _operator_tables(view: RunView, phase: str) -> str:
 
 def memory(view: RunView, _: Path) -> str:
     table = run_tables.memory(view.summary)
+    pools = memory_pools(view)
     if not table.rows:
-        return "<p>This run has no record of allocations.</p>"
-    return memory_chart(view) + table.html(
+        return pools or "<p>This run has no record of allocations.</p>"
+    temporaries = table.html(
         "Peak of temporaries, above what was live when the phase began", style="sortable"
     )
+    return pools + memory_chart(view) + temporaries
 
 
 def correctness(view: RunView, _: Path) -> str:

@@ -1,6 +1,10 @@
-// Sorts a table by the column whose heading is pressed. The page is complete without it.
+// Sorts a table by the column whose heading is pressed, and filters one that is long by words. The
+// page is complete without it.
 document.querySelectorAll("table.sortable").forEach((table) => {
-  const body = table.tBodies[0];
+  // A long table has two bodies; the second is only shown when it is asked for.
+  const bodies = [...table.tBodies];
+  const first = bodies[0].rows.length;
+  const rows = bodies.flatMap((body) => [...body.rows]);
   const key = (row, column) => {
     const text = row.cells[column].textContent.trim();
     const number = parseFloat(text.replace(/,/g, ""));
@@ -15,13 +19,40 @@ document.querySelectorAll("table.sortable").forEach((table) => {
       const down = heading.getAttribute("aria-sort") === "ascending";
       table.querySelectorAll("th[aria-sort]").forEach((th) => th.removeAttribute("aria-sort"));
       heading.setAttribute("aria-sort", down ? "descending" : "ascending");
-      const rows = [...body.rows].sort((a, b) => {
-        const [x, y] = [key(a, column), key(b, column)];
+      const now = bodies.flatMap((body) => [...body.rows]);
+      const keyed = now.map((row) => [key(row, column), row]);
+      keyed.sort(([x], [y]) => {
         if (typeof x !== typeof y) return typeof x === "number" ? -1 : 1;
         const order = typeof x === "number" ? x - y : x.localeCompare(y);
         return down ? -order : order;
       });
-      body.append(...rows);
+      const sorted = keyed.map(([, row]) => row);
+      bodies.forEach((body, n) => body.append(...(n ? sorted.slice(first) : sorted.slice(0, first))));
     });
+  });
+
+  if (rows.length < 10) return;
+  const box = document.createElement("div");
+  box.className = "filter";
+  const input = document.createElement("input");
+  input.type = "search";
+  input.placeholder = "filter the rows by words";
+  input.setAttribute("aria-label", `Filter: ${table.caption.textContent}`);
+  const output = document.createElement("output");
+  output.textContent = `${rows.length} rows`;
+  box.append(input, output);
+  (table.closest(".long") ?? table.parentNode).before(box);
+  let words = null; // what each row says, read when it is first asked for
+  input.addEventListener("input", () => {
+    words ??= rows.map((row) => row.textContent.toLowerCase());
+    const wanted = input.value.toLowerCase().split(/\s+/).filter(Boolean);
+    table.classList.toggle("filtered", wanted.length > 0);
+    let shown = 0;
+    rows.forEach((row, place) => {
+      const fits = wanted.every((word) => words[place].includes(word));
+      row.hidden = !fits;
+      shown += fits;
+    });
+    output.textContent = `${shown} of ${rows.length} rows`;
   });
 });

@@ -12,19 +12,21 @@ from common.contract.problem import load_problem
 from common.errors import UsageError
 from common.recording.run_folder import open_run
 from common.report import run_tables
+from common.report.evidence import Evidence
 from common.report.summary import build_summary
 from common.report.tables import interval, significant
 
 
 @dataclass(frozen=True)
 class RunView:
-    """One run as the report sees it; nothing in it is computed again."""
+    """One run as the report sees it; nothing in it is measured again."""
 
     folder: Path
     finished: bool
     manifest: Mapping[str, Any]
     summary: Mapping[str, Any]
     samples: tuple[Mapping[str, Any], ...]
+    evidence: Evidence  # the same folder, for what the summary leaves out
 
     @property
     def phases(self) -> list[str]:
@@ -70,8 +72,10 @@ def read_view(folder: Path) -> RunView:
     The summary is made anew from the data, so that the page shows what the folder really holds.
     """
     run = open_run(folder)
-    summary = build_summary(run)
-    return RunView(folder, run.finished, run.manifest, summary, tuple(run.samples()))
+    evidence = Evidence(run)
+    summary = build_summary(run, evidence)
+    samples = tuple(run.samples())
+    return RunView(folder, run.finished, run.manifest, summary, samples, evidence)
 
 
 def problem_words(manifest: Mapping[str, Any]) -> tuple[str, str]:

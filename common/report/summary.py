@@ -22,13 +22,13 @@ def rounded(value: float, digits: int = 6) -> float:
     return float(f"{value:.{digits}g}")
 
 
-def build_summary(run: Run) -> dict[str, Any]:
+def build_summary(run: Run, evidence: Evidence | None = None) -> dict[str, Any]:
     """The summary of one run; the same folder gives the same document on any machine.
 
     Raises UsageError for a folder whose files were changed into something else.
     """
     try:
-        return _build(run)
+        return _build(run, evidence or Evidence(run))
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         raise UsageError(
             f"{run.folder}: its files lack or misuse {error}; take the run again from where it "
@@ -36,8 +36,7 @@ def build_summary(run: Run) -> dict[str, Any]:
         ) from error
 
 
-def _build(run: Run) -> dict[str, Any]:
-    evidence = Evidence(run)
+def _build(run: Run, evidence: Evidence) -> dict[str, Any]:
     manifest = run.manifest
     names = [*manifest["variants"], *manifest.get("not_applicable", {})]
     baseline = manifest["baseline"]

@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+FIRST_ROWS = 300  # of a sortable table on a page; a browser takes its time over thousands
 ENTITIES = {c: f"&#{ord(c)};" for c in "|`\\<>"}
 
 
@@ -19,6 +20,7 @@ class Table:
     """`right` names the columns that hold numbers and are aligned to the right.
 
     `links` gives cells (by their whole text) a target in Markdown; they are the project's own.
+    `foot` is a last row that sorting and filtering leave where it is: the sum of the others.
     """
 
     columns: tuple[str, ...]
@@ -26,14 +28,19 @@ class Table:
     right: tuple[str, ...] = ()
     note: str = ""
     links: Mapping[str, str] = field(default_factory=dict)
+    foot: tuple[str, ...] = ()
 
     def markdown(self) -> str:
         marks = ["--:" if column in self.right else "---" for column in self.columns]
         lines = [_row([escape_markdown(c) for c in self.columns]), "|" + "|".join(marks) + "|"]
-        lines += [_row([self._markdown_cell(cell) for cell in row]) for row in self.rows]
+        lines += [_row([self._markdown_cell(cell) for cell in row]) for row in self._all_rows]
         if self.note:
             lines += ["", self.note]
         return "\n".join(lines)
+
+    @property
+    def _all_rows(self) -> tuple[tuple[str, ...], ...]:
+        return (*self.rows, self.foot) if self.foot else self.rows
 
     def _markdown_cell(self, cell: str) -> str:
         text = escape_markdown(cell)
@@ -41,7 +48,7 @@ class Table:
 
     def text(self) -> str:
         """Aligned columns for a terminal; control characters are shown, never sent."""
-        rows = [tuple(printable(c) for c in row) for row in (self.columns, *self.rows)]
+        rows = [tuple(printable(c) for c in row) for row in (self.columns, *self._all_rows)]
         widths = [max(len(row[i]) for row in rows) for i in range(len(self.columns))]
         right = [column in self.right for column in self.columns]
         lines = []
@@ -67,23 +74,33 @@ class Table:
             f'<th scope="col"{self._class(column)}>{inline_html(column)}</th>'
             for column in self.columns
         )
-        body = "\n".join(
-            "<tr>"
-            + f'<th scope="row">{inline_html(row[0])}</th>'
-            + "".join(
-                f"<td{self._class(column)}>{_badged(cell, badges or {})}</td>"
-                for column, cell in zip(self.columns[1:], row[1:], strict=True)
+        lines = [self._html_row(row, badges or {}) for row in self.rows]
+        box, body = "{}", f"<tbody>{chr(10).join(lines)}</tbody>"
+        if style == "sortable" and len(lines) > FIRST_ROWS:
+            # No script is needed to see the others: the style of the page asks the check box.
+            parts = lines[:FIRST_ROWS], lines[FIRST_ROWS:]
+            first, more = ("\n".join(part) for part in parts)
+            body = f'<tbody>{first}</tbody>\n<tbody class="more">{more}</tbody>'
+            box = (
+                '<div class="long"><label class="rest"><input type="checkbox"> Show all '
+                f"{len(lines):,} rows, not only {FIRST_ROWS}</label>{{}}</div>"
             )
-            + "</tr>"
-            for row in self.rows
-        )
+        foot = f"<tfoot>{self._html_row(self.foot, badges or {})}</tfoot>" if self.foot else ""
         note = f'<p class="note">{inline_html(self.note.strip("_"))}</p>' if self.note else ""
         name = escape_html(caption)
-        return (
+        table = (
             f'<div class="scroll" role="region" tabindex="0" aria-label="{name}">'
             f'<table class="{style}"><caption>{name}</caption>'
-            f"<thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table></div>{note}\n"
+            f"<thead><tr>{head}</tr></thead>\n{body}{foot}</table></div>"
         )
+        return f"{box.replace('{}', table)}{note}\n"
+
+    def _html_row(self, row: Sequence[str], badges: Mapping[str, str]) -> str:
+        cells = "".join(
+            f"<td{self._class(column)}>{_badged(cell, badges)}</td>"
+            for column, cell in zip(self.columns[1:], row[1:], strict=True)
+        )
+        return f'<tr><th scope="row">{inline_html(row[0])}</th>{cells}</tr>'
 
     def _class(self, column: str) -> str:
         return ' class="n"' if column in self.right else ""

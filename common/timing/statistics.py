@@ -142,8 +142,10 @@ def compare_unpaired(
 ) -> Comparison:
     """Compares durations of two runs that were not interleaved; lengths may differ.
 
-    Conservative twice over: the half widths of the two medians' intervals are added (not their
-    squares), and the resolution is wider, since drift between the runs is in neither sample.
+    The interval of the difference takes the distance of each median to the end of its own interval
+    as its error and adds their squares (Zou and Donner 2008: "variance estimates recovery"); it
+    covers 94 to 99 % in the simulation of `tests/timing/test_statistics.py`. The resolution is
+    wider than that of `compare`, since drift between the runs is in neither sample.
     `n` is the smaller of the two numbers of samples; `reason` says why they are not paired and
     becomes the first of the reasons, before what follows from it. Raises UsageError as `compare`
     does.
@@ -152,10 +154,13 @@ def compare_unpaired(
     b = np.log(_checked(candidate, "candidate", positive=True))
     _check_fraction("confidence", confidence)
     of_a, of_b = _median_interval(a, confidence), _median_interval(b, confidence)
+    middle_a, middle_b = float(np.median(a)), float(np.median(b))
+    log_ratio = middle_b - middle_a
     interval = None
     if of_a is not None and of_b is not None:
-        interval = Interval(of_b.low - of_a.high, of_b.high - of_a.low, confidence)
-    log_ratio = float(np.median(b) - np.median(a))
+        down = math.hypot(middle_b - of_b.low, of_a.high - middle_a)
+        up = math.hypot(of_b.high - middle_b, middle_a - of_a.low)
+        interval = Interval(log_ratio - down, log_ratio + up, confidence)
     judged = _judge(min(a.size, b.size), log_ratio, interval, resolution, min_rounds, "samples")
     reasons = (
         reason,

@@ -6,7 +6,7 @@ ends early or is damaged gives every byte before the damage, and says so in `dam
 
 from __future__ import annotations
 
-import tempfile
+import os
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +16,19 @@ from typing import IO
 from common.errors import UsageError
 
 GZIP = b"\x1f\x8b"
+# Real recordings unpack to 4-30 times their size; zlib's limit is 1,032 times.
+MAX_RATIO = 500
+RATIO_CHECKED_FROM_BYTES = 64 << 20
 _COMPRESSED = 1 << 16
+
+
+def refuse_bomb(path: Path, packed_bytes: int, unpacked_bytes: int) -> None:
+    """Raises UsageError for a small archive that unpacks to more than any recording does."""
+    if unpacked_bytes > RATIO_CHECKED_FROM_BYTES and unpacked_bytes > MAX_RATIO * packed_bytes:
+        raise UsageError(
+            f"{path} unpacks to more than {unpacked_bytes >> 20} MiB from {packed_bytes} bytes, "
+            f"over {MAX_RATIO} times as much, which no recording does; record or copy it again"
+        )
 
 
 def open_file(path: Path) -> IO[bytes]:
@@ -67,10 +79,13 @@ class ByteSource:
 
     def _gunzipped(self, stream: IO[bytes], size: int) -> Iterator[bytes]:
         held: list[bytes] = []
-        length = 0
+        length = total = 0
+        packed = os.fstat(stream.fileno()).st_size
         for piece in self._inflated(stream):
             held.append(piece)
             length += len(piece)
+            total += len(piece)
+            refuse_bomb(self.path, packed, total)
             if length >= size:
                 yield b"".join(held)
                 held, length = [], 0
@@ -133,6 +148,8 @@ def unpacked(path: Path, suffix: str) -> Iterator[Path]:
     if not gzipped:
         yield path
         return
+    import tempfile  # rarely needed, and slow to load
+
     with tempfile.TemporaryDirectory(prefix="worklog-") as folder:
         copy = Path(folder) / f"unpacked{suffix}"
         source = ByteSource(path)

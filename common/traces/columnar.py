@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 from common.errors import UsageError
 from common.traces.formats import Format
 from common.traces.model import Bool, Int64
+from common.traces.ordering import occurring
 
 SCHEMA = "worklog.columns/1"
 Tables = dict[str, pa.Table]
@@ -131,7 +132,7 @@ def looked_up(numbers: Int64, names: Sequence[str], unknown: int | None = None) 
     if unknown is not None:
         mask = numbers == unknown
         numbers = np.where(mask, 0, numbers)
-    used = np.unique(numbers if mask is None else numbers[~mask])
+    used = occurring(numbers if mask is None else numbers[~mask])
     place = np.zeros(len(names) + 1, dtype=np.int32)
     place[used] = np.arange(len(used), dtype=np.int32)
     indices = pa.array(place[numbers], type=pa.int32(), mask=mask)

@@ -10,9 +10,9 @@ compiled (a configuration, a layer), and what follows from it (occupancy, waves)
 
 from __future__ import annotations
 
-import gzip
 import json
 import re
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -105,16 +105,25 @@ def _count(value: Any) -> int:
     return value
 
 
+def _unpacked(data: bytes) -> bytes:
+    """A gzip stream's content. Raises ValueError beyond LARGEST_BYTES and for a damaged stream."""
+    inflater = zlib.decompressobj(wbits=31)
+    found = inflater.decompress(data, LARGEST_BYTES)
+    if not inflater.eof:
+        raise ValueError(f"its gzip stream ends early or holds over {LARGEST_BYTES >> 20} MiB")
+    return found
+
+
 def read_compiled(path: Path) -> CompiledKernel:
     """Read one file, also gzipped. Raises UsageError for one that is damaged or something else."""
     try:
         data = path.read_bytes() if path.stat().st_size <= LARGEST_BYTES else b""
         if data.startswith(b"\x1f\x8b"):
-            data = gzip.decompress(data)
+            data = _unpacked(data)
         document = json.loads(data.decode("utf-8"))
     except FileNotFoundError as error:
         raise UsageError(f"{path} does not exist; give a file of a compiled kernel") from error
-    except (OSError, EOFError, ValueError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError, zlib.error) as error:
         raise UsageError(
             f"{path} is no compiled kernel ({error}); let the explorer write it anew"
         ) from error

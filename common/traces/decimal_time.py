@@ -20,6 +20,7 @@ from common.traces.model import Bool, Int64
 
 LONGEST_NS = 366 * 86_400 * 10**9  # nothing that a profiler recorded lasts a year
 FARTHEST_NS = 1 << 62  # 146 years: beyond it a start plus a duration may not fit 64 bits
+_WHOLE_DIGITS = 20  # of anything nearer than that, and one more
 _NUMBER = re.compile(rb"[+-]?\d+(?:\.\d*)?(?:[eE][+-]?\d{1,4})?")
 _POWERS = np.array([1000, 100, 10, 1], dtype=np.int64)
 _COMMA, _POINT = ord(","), ord(".")
@@ -43,7 +44,7 @@ def nanoseconds(text: bytes) -> tuple[int, bool] | None:
     bare = text.strip(b' \t\r\n"')
     if not _NUMBER.fullmatch(bare):
         return None
-    exact = Context(prec=len(bare) + 8, Emax=99_999, Emin=-99_999)
+    exact = Context(prec=len(bare) + _WHOLE_DIGITS, Emax=99_999, Emin=-99_999)
     value = exact.create_decimal(bare.decode("ascii")).scaleb(3, exact)
     if abs(value) >= FARTHEST_NS:
         return (FARTHEST_NS if value > 0 else -FARTHEST_NS), True

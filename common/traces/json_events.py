@@ -22,17 +22,25 @@ from common.traces.model import UNKNOWN, Caution
 
 PIECE_BYTES = 1 << 19
 PATIENCE_BYTES = 1 << 26  # how large one event may be before it is taken for a damaged one
+MOST_ARRAYS_TRIED = 16  # of the name "traceEvents" within what precedes the events
 _KEYS = b"ph|name|cat|ts|pid|tid|args|id|dur|bp|s|tts|tdur"
 _BETWEEN = re.compile(rb'\}\s*,(?=\s*\{\s*"(?:' + _KEYS + rb')"\s*:)')
 _ARRAY = re.compile(rb'"traceEvents"\s*:\s*\[')
+_FIRST = re.compile(rb"\S")
+_EVENT = re.compile(rb'\s*\{\s*"(?:' + _KEYS + rb')"\s*:')
 _TRAILING = re.compile(r"trailing characters \(byte (\d+)\)")
 _CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f]")
 _NO_NUMBER = re.compile(rb"([:,\[]\s*)([+-]?(?:nan|inf(?:inity)?))(?=\s*[,}\]])", re.IGNORECASE)
 _SPACES = bytes.maketrans(b"\n\r\t", b"   ")
-_BETWEEN_TEXT = re.compile(_BETWEEN.pattern.decode())
+# Behind a broken event the next one may stand behind rubbish, or without its comma.
+_BETWEEN_TEXT = re.compile(
+    r'\}[\s,]*+[^{}]{0,64}?[\s,]*+(?=\{\s*"(?:' + _KEYS.decode() + r')"\s*:)'
+)
+_EVENT_TEXT = re.compile(r'\{\s*"(?:' + _KEYS.decode() + r')"\s*:')
 _STRING_OR_NO_NUMBER = re.compile(
     r'"(?:[^"\\]|\\.)*"|[+-]?\b(?:nan|inf(?:inity)?)\b', re.IGNORECASE | re.DOTALL
 )
+_MAYBE_NO_NUMBER = re.compile(r"[:,\[\s][+-]?(?:nan|inf)", re.IGNORECASE)
 _GAP = re.compile(r"[,\s]*")
 _LENIENT = json.JSONDecoder(strict=False, parse_float=str, parse_constant=str)
 
@@ -109,23 +117,42 @@ class EventStream:
 
     def _open_array(self) -> bytes:
         """Read up to the array's bracket; returns what was read behind it."""
-        held, searched = b"", 0
+        held, searched, tries = bytearray(), 0, 0
         for block in self._blocks:
-            held = held + block if held else block.removeprefix(b"\xef\xbb\xbf")
-            start = held.lstrip()
-            if start.startswith(b"["):
+            held += block if held else block.removeprefix(b"\xef\xbb\xbf")
+            begins = _FIRST.search(held)
+            if begins is None:
+                continue
+            if begins[0] == b"[":
                 self._listed = True
-                return start[1:]
-            if start and not start.startswith(b"{"):
+                return bytes(held[begins.end() :])
+            if begins[0] != b"{":
                 break
             for match in _ARRAY.finditer(held, max(0, searched - 64)):
                 # Only at the outermost level does closing the array and the object make JSON.
-                meta = _object(held[: match.end()] + b"]}")
+                tries += 1
+                if tries > MOST_ARRAYS_TRIED:
+                    break
+                meta = _object(bytes(held[: match.end()]) + b"]}")
                 if meta is not None and meta.get("traceEvents") == []:
                     self.meta = meta
-                    return held[match.end() :]
+                    return bytes(held[match.end() :])
             searched = len(held)
-        kind = "JSON without a list of trace events" if _is_json(held) else "no readable JSON trace"
+            if tries and searched > PATIENCE_BYTES:
+                break
+        return self._array_by_its_name(bytes(held))
+
+    def _array_by_its_name(self, held: bytes) -> bytes:
+        """What is behind the first array of the right name, where what precedes it is no JSON.
+
+        Raises UsageError when there is none, or when the file is JSON and has no such array.
+        """
+        is_json = _is_json(held)
+        match = None if is_json or not held.lstrip().startswith(b"{") else _ARRAY.search(held)
+        if match is not None and _EVENT.match(held, match.end()):
+            self.lost["head"] += 1
+            return held[match.end() :]
+        kind = "JSON without a list of trace events" if is_json else "no readable JSON trace"
         raise UsageError(
             f"{self._name} is {kind}; give a file that torch.profiler's export_chrome_trace wrote"
         )
@@ -164,7 +191,7 @@ class EventStream:
             tried = _mended(piece) if mend else piece
             try:
                 found = self._decode(tried, rest) if tried is not None else None
-            except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
                 # The bracket that was put behind it closed a list inside of an event.
                 if patient and "truncated" in str(error):
                     return None
@@ -202,7 +229,9 @@ class EventStream:
 
         What cannot be read to the end of the piece is returned to be looked at once more.
         """
-        text = _STRING_OR_NO_NUMBER.sub(_quoted, piece.decode("utf-8", "replace"))
+        text = piece.decode("utf-8", "replace")
+        if _MAYBE_NO_NUMBER.search(text):  # the substitution looks at every string: seldom needed
+            text = _STRING_OR_NO_NUMBER.sub(_quoted, text)
         found: list[Event] = []
         at = 0
         while True:
@@ -210,16 +239,16 @@ class EventStream:
             if at == len(text):
                 return found, rest
             if text[at] == "]":
-                self._after = text[at + 1 :].encode() + (b"," + rest if rest else b"")
+                self._after = _bytes(text[at + 1 :]) + (b"," + rest if rest else b"")
                 return found, b""
             try:
                 value, at = _LENIENT.raw_decode(text, at)
             except (ValueError, RecursionError):
-                following = _BETWEEN_TEXT.search(text, at)
+                following = _next_event(text, at)
                 if following is None:
-                    return found, text[at:].encode() + (b"," + rest if rest else b"")
+                    return found, _bytes(text[at:]) + (b"," + rest if rest else b"")
                 self.lost["unreadable"] += 1
-                at = following.end()
+                at = following
                 continue
             event = _coerced(value)
             if event is None:
@@ -241,6 +270,24 @@ def _mended(piece: bytes) -> bytes | None:
     except UnicodeDecodeError:
         mended = mended.decode("utf-8", "replace").encode()
     return mended if mended != piece else None
+
+
+def _next_event(text: str, at: int) -> int | None:
+    """Where to go on behind what cannot be read: the next event that begins.
+
+    Behind an event that is broken that is the one after it, for its arguments may look like an
+    event; behind rubbish between two events it is the one that follows.
+    """
+    if _EVENT_TEXT.match(text, at):
+        boundary = _BETWEEN_TEXT.search(text, at)
+        return None if boundary is None else boundary.end()
+    begins = _EVENT_TEXT.search(text, at + 1)
+    return None if begins is None else begins.start()
+
+
+def _bytes(text: str) -> bytes:
+    """UTF-8 of what a lenient reader has read: half a surrogate pair becomes a question mark."""
+    return text.encode("utf-8", "replace")
 
 
 def _quoted(match: re.Match[str]) -> str:
@@ -269,8 +316,8 @@ def _coerced(found: Any) -> Event | None:
         ph=found["ph"],
         name=str(found.get("name", "")),
         cat=str(found.get("cat", "")),
-        ts=msgspec.Raw(str(found.get("ts", "")).encode()),
-        dur=msgspec.Raw(str(found.get("dur", "")).encode()),
+        ts=msgspec.Raw(_bytes(str(found.get("ts", "")))),
+        dur=msgspec.Raw(_bytes(str(found.get("dur", "")))),
         args=Arguments(**known),
         **ids,
     )
@@ -324,6 +371,8 @@ def cautions(stream: EventStream, events: int, damage: str | None) -> list[Cauti
                 "UTF-8; they were read with those made harmless",
             )
         )  # fmt: skip
+    if stream.lost["head"]:
+        found.append(Caution("metadata", 1, "what precedes the events is not readable"))
     if stream.lost["metadata"]:
         found.append(Caution("metadata", 1, "what follows the events is not readable"))
     return found

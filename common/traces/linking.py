@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from common.traces.model import UNKNOWN, Int64
-from common.traces.ordering import distinct, start_order, taken
+from common.traces.ordering import distinct, occurring, start_order, taken
 
 
 def latest_call(keys: Int64, starts_ns: Int64, call_keys: Int64, call_starts_ns: Int64) -> Int64:
@@ -52,4 +52,4 @@ def paired_keys(
 def repeated(keys: Int64) -> int:
     """How many keys occur again after their first time, UNKNOWN aside."""
     known = keys[keys != UNKNOWN]
-    return len(known) - len(np.unique(known))
+    return len(known) - len(occurring(known))

@@ -202,7 +202,12 @@ def read_events(raw: object, reading: Reading) -> Events:
         time_us=_column([_number(row, "time_us", NO_TIME) for _, row in rows]),
         stack=_column([reading.stacks.number(row.get("frames")) for _, row in rows]),
         pool=tuple(_pool(row["pool_id"]) if "pool_id" in row else None for _, row in rows),
+        metadata=_texts([row.get("user_metadata") for _, row in rows]),
     )
+
+
+def _texts(values: list[object]) -> tuple[str, ...]:
+    return tuple(value if isinstance(value, str) else "" for value in values)
 
 
 def _is_event(row: object) -> bool:

@@ -81,6 +81,7 @@ class Events:
     time_us: Int64
     stack: Int64
     pool: tuple[Pool | None, ...]  # recorded since March 2026, else None
+    metadata: tuple[str, ...] = ()  # what the program said of its allocations; "" where nothing
 
     def __len__(self) -> int:
         return len(self.action)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from common.traces.memory_model import Holdings, Level, pool_kind
+from common.traces.memory_pools import PoolLine, growth_by_phase, pool_lines
 from common.traces.memory_snapshot import FORMAT, MemorySnapshot
 
 
@@ -32,6 +34,8 @@ def summary(snapshot: MemorySnapshot) -> dict[str, Any]:
             {"pool": list(pool), "kind": pool_kind(pool), **_holdings(holdings)}
             for pool, holdings in (snapshot.pools() if known else {}).items()
         ],
+        "pool_streams": [_line(snapshot, line) for line in pool_lines(snapshot)],
+        "growth": [asdict(each) for each in growth_by_phase(snapshot)],
         "segment_types": {
             kind: snapshot.holdings(kind=kind).reserved_bytes if known else None
             for kind in sorted(set(snapshot.segments.kind))
@@ -43,6 +47,30 @@ def summary(snapshot: MemorySnapshot) -> dict[str, Any]:
         "actions": dict(sorted(snapshot.actions.items())),
         "out_of_memory": len(snapshot.out_of_memory),
         "warnings": list(snapshot.warnings),
+    }
+
+
+def _line(snapshot: MemorySnapshot, line: PoolLine) -> dict[str, Any]:
+    """One (device, pool, stream): its peaks, what is left, and how broken the free part is."""
+    held = snapshot.holdings(line.device, line.pool, line.stream) if line.pool else None
+    free = held.reserved_bytes - held.active_bytes if held is not None else None
+    largest = held.largest_inactive_bytes if held is not None else None
+    return {
+        "device": line.device,
+        "pool": line.pool and list(line.pool),
+        "kind": line.kind,
+        "stream": line.stream,
+        "peak_reserved_bytes": line.reserved.peak,
+        "peak_allocated_bytes": line.allocated.peak,
+        "peak_active_bytes": line.active.peak,
+        "reserved_bytes": line.reserved.end,
+        "allocated_bytes": line.allocated.end,
+        "retained_bytes": free,
+        "largest_inactive_bytes": largest,
+        # 0: all that is free is one block; near 1: many small pieces.
+        "fragmentation": None if not free or largest is None else round(1 - largest / free, 4),
+        "events": line.events,
+        "events_with_inferred_pool": line.inferred,
     }
 
 

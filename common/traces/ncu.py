@@ -64,8 +64,8 @@ def _read_text(data: bytes) -> NcuReport:
     wide = data[:2] in (b"\xff\xfe", b"\xfe\xff")  # what PowerShell's `>` writes
     encoding = "utf-16" if wide else "utf-8-sig"
     text = data.decode(encoding, errors="replace")
-    if "\0" in text or not looks_like_csv(text):
-        raise UsageError(f"it is neither; give {_EXPECTED}")
+    if not looks_like_csv(text):
+        raise UsageError(f"it is neither a report nor its CSV; give {_EXPECTED}")
     report = read_csv(text)
     lost = text.count("\ufffd")
     if not lost:

@@ -24,7 +24,7 @@ _HEADER = re.compile(r'^"?ID"?,"?Process ID"?,')
 _ROW = re.compile(r'^("?\d+"?,"?\d+"?,|"",|,)')
 # A text of a rule may hold line breaks; more lines than this are a quote that was never closed.
 _MOST_LINES_OF_A_ROW = 40
-_DIM3 = re.compile(r"^\((\d+), ?(\d+), ?(\d+)\)$")
+_DIM3 = re.compile(r"^\((\d{1,18}), ?(\d{1,18}), ?(\d{1,18})\)$", re.ASCII)
 _FIXED = (
     *("ID", "Process ID", "Process Name", "Host Name", "Kernel Name", "Context", "Stream"),
     *("Block Size", "Grid Size", "Device", "CC"),
@@ -159,7 +159,7 @@ def _raw(
         if not cells[at["ID"]].strip():
             units, has_units = cells, has_units + 1
             continue
-        if len(cells) <= at["Kernel Name"] or not cells[at["ID"]].isdigit():
+        if len(cells) <= at["Kernel Name"] or _integer(cells[at["ID"]]) is None:
             counts.unreadable_rows += 1
             continue
         if len(cells) < len(header):
@@ -179,7 +179,7 @@ def _details(header: list[str], body: list[list[str]], counts: _Counts) -> list[
     first: dict[tuple[str, str, str], list[str]] = {}
     metrics: dict[tuple[str, str, str], dict[str, Metric]] = {}
     for cells in body:
-        if len(cells) <= needed or not cells[at["ID"]].isdigit():
+        if len(cells) <= needed or _integer(cells[at["ID"]]) is None:
             counts.unreadable_rows += 1
             continue
         process = cells[at["Process ID"]] if "Process ID" in at else ""
@@ -232,7 +232,9 @@ def _launch(header: list[str], cells: list[str], metrics: dict[str, Metric]) -> 
 
 
 def _integer(text: str | None) -> int | None:
-    return int(text) if text and text.isdigit() and len(text) < 20 else None
+    """A whole number; None for other text, also where Python's `isdigit` says yes ("²")."""
+    known = text is not None and text.isascii() and text.isdigit() and len(text) < 20
+    return int(text) if known and text else None
 
 
 def _dim3(text: str | None) -> Dim3 | None:

@@ -28,7 +28,7 @@ LOW_ACHIEVED_SHARE = 0.8
 FULL_WAVES = 1
 
 Bound = Literal["memory", "compute", "balanced", "latency", "unknown"]
-_PIPE = re.compile(
+PIPE = re.compile(
     r"sm__(?:inst_executed_pipe_(\w+)|pipe_(\w+)_cycles_active)"
     r"\.avg\.pct_of_peak_sustained_(active|elapsed)"
 )
@@ -113,7 +113,7 @@ def _pipes(launch: KernelLaunch) -> dict[str, Number]:
     out: dict[str, Number] = {}
     for wanted in ("elapsed", "active"):  # the later one wins
         for name in launch.metrics:
-            found = _PIPE.fullmatch(name)
+            found = PIPE.fullmatch(name)
             value = launch.number(name) if found and found[3] == wanted else None
             if found and value is not None:
                 out[found[1] or found[2]] = value

@@ -1,7 +1,8 @@
 """What does an Nsight Compute report (.ncu-rep) hold? Read through NVIDIA's `ncu_report`.
 
-`ncu_report` is an optional extra and imported only here. It reads a damaged report as an empty one,
-or as one with fewer launches, and says nothing. So the file's frame is checked first: "NVR", then
+`ncu_report` is an optional extra and imported only here, in a process of its own
+(`ncu_rep_process`). It reads a damaged report as an empty one, or as one with fewer launches, and
+says nothing; or it ends the process. So the file's frame is checked first: "NVR", then
 blocks of a length, a header and what the header says follows. What a whole file would hold is known
 before NVIDIA's code sees it.
 """
@@ -21,6 +22,7 @@ from typing import Any
 from common.errors import PreconditionError, UsageError
 from common.traces.ncu_model import DURATION, Dim3, KernelLaunch, Metric, NcuReport, Number, whole
 from common.traces.ncu_names import OPCODES
+from common.traces.ncu_rep_process import Extract, extract
 from common.traces.ncu_units import base_unit
 from common.traces.raw_file import RawFile
 
@@ -106,27 +108,12 @@ def read_report(path: Path, raw: RawFile) -> NcuReport:
     found = frame(raw.data) if raw.data[:4] == MAGIC else None
     if found is not None and not found.is_whole and not found.results:
         raise UsageError("the report is cut short before its first launch; copy or record it again")
-    module = _module()
     warnings: list[str] = []
-    launches: list[KernelLaunch] = []
-    unreadable = 0
-    counts = {"nan": 0, "nan_duration": 0}
     with _as_plain_file(path, raw) as plain:
-        try:
-            context = module.load_report(str(plain))
-            actions = list(_actions(context))
-            if found is not None and not found.is_whole:
-                actions = actions[: found.results]  # the next one has lost some of its metrics
-        except Exception as error:  # a SWIG module: its exceptions have no common type
-            reason = " ".join(str(error).split())[:200]
-            raise UsageError(
-                f"ncu_report cannot read it ({reason}); copy or record it again"
-            ) from error
-        for i, action in enumerate(actions):
-            try:
-                launches.append(_launch(module, i, action, counts))
-            except Exception:  # as above
-                unreadable += 1
+        # Of a report that is cut, the launch behind the last whole block has lost some metrics.
+        cut = found is not None and not found.is_whole
+        extracted = extract(plain, found.results if found is not None and cut else None)
+    launches, unreadable = extracted.launches, extracted.unreadable
     if unreadable:
         warnings.append(f"unreadable launches, left out: {unreadable}")
     if not launches:
@@ -136,15 +123,40 @@ def read_report(path: Path, raw: RawFile) -> NcuReport:
     elif found is not None and len(launches) + unreadable < found.results:
         missing = found.results - len(launches) - unreadable
         warnings.append(f"results that ncu_report left out: {missing} of {found.results}")
-    nan_durations = counts["nan_duration"]
+    nan_durations = extracted.nan_durations
     if nan_durations:
         warnings.append(f"launches without a duration (NaN), not in the total: {nan_durations}")
     without = sum(launch.time_ns is None for launch in launches) - nan_durations
     if without:
         warnings.append(f"launches without {DURATION}, not in the total: {without}")
-    if counts["nan"]:
-        warnings.append(f"other values that are NaN: {counts['nan']}")
-    return NcuReport("report", tuple(launches), tuple(warnings))
+    if extracted.nan:
+        warnings.append(f"other values that are NaN: {extracted.nan}")
+    return NcuReport("report", launches, tuple(warnings))
+
+
+def launches_of(report: Path, most: int | None) -> Extract:
+    """What NVIDIA's reader makes of an uncompressed report. Only for a process of its own.
+
+    Raises UsageError when it refuses the report, PreconditionError when it is not installed.
+    """
+    module = _module()
+    counts = {"nan": 0, "nan_duration": 0}
+    launches: list[KernelLaunch] = []
+    unreadable = 0
+    try:
+        context = module.load_report(str(report))
+        actions = list(_actions(context))[:most]
+    except Exception as error:  # a SWIG module: its exceptions have no common type
+        reason = " ".join(str(error).split())[:200]
+        raise UsageError(
+            f"ncu_report cannot read it ({reason}); copy or record it again"
+        ) from error
+    for i, action in enumerate(actions):
+        try:
+            launches.append(_launch(module, i, action, counts))
+        except Exception:  # as above
+            unreadable += 1
+    return Extract(tuple(launches), unreadable, counts["nan"], counts["nan_duration"])
 
 
 @contextlib.contextmanager

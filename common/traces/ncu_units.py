@@ -20,6 +20,7 @@ _NUMBER = re.compile(r"^[+-]?(\d+|\d{1,3}([,'’\u00a0\u202f ]\d{3})+)(\.\d*)?([
 _SEPARATORS = re.compile(r"[,'’\u00a0\u202f ]")
 _INSTANCES = re.compile(r"^([^\s(]+) \([^()]*;.*\)$")
 _LONGEST_NUMBER = 28  # digits that Decimal's arithmetic keeps exactly
+_LARGEST_EXPONENT = 60  # no counter, rate or time is near: what is beyond is text, not a value
 
 NOT_A_NUMBER = frozenset({"nan", "-nan", "nan(ind)", "-nan(ind)", "inf", "-inf", "+inf"})
 NO_VALUE = frozenset({"", "n/a", "(!) n/a", "no data", "<error>"})
@@ -69,6 +70,8 @@ def parse_number(text: str) -> Decimal | None:
     if len(text) > 2 * _LONGEST_NUMBER or not _NUMBER.match(text):
         return None
     number = Decimal(_SEPARATORS.sub("", text))
+    if abs(number.adjusted()) > _LARGEST_EXPONENT and number:
+        return None
     return number if len(number.as_tuple().digits) <= _LONGEST_NUMBER else None
 
 

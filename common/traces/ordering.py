@@ -7,7 +7,10 @@ of `np.lexsort` and `np.unique`.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from common.traces.model import Bool, Int64
 
@@ -31,6 +34,15 @@ def distinct(values: Int64) -> tuple[Int64, Int64]:
     place = np.zeros(len(there), dtype=np.int64)
     place[found] = np.arange(len(found))
     return found + low, place[shifted]
+
+
+def occurring(values: NDArray[Any]) -> NDArray[Any]:
+    """The sorted distinct values alone, of whole numbers.
+
+    np.unique without a count asks whether its argument is masked, and loads numpy.ma to find out:
+    2 % of the time that a small comparison takes.
+    """
+    return np.unique(values, return_counts=True)[0]
 
 
 def grouped(places: Int64, groups: int) -> Int64:

@@ -11,13 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.errors import UsageError
+from common.traces.byte_source import refuse_bomb
 
 GZIP_MAGIC = b"\x1f\x8b"
 # A stated guess: the largest snapshots that people report are about 1 GB.
 MAX_UNPACKED_BYTES = 4 << 30
-# Real recordings unpack to 4-30 times their size; zlib's limit is 1,032 times.
-MAX_RATIO = 500
-RATIO_CHECKED_FROM_BYTES = 64 << 20
 _CHUNK_BYTES = 1 << 20
 
 
@@ -67,11 +65,11 @@ def _unpack(path: Path, data: bytes, kind: str) -> RawFile:
                 break
             out.append(piece)
             size += len(piece)
-            ratio_is_absurd = size > RATIO_CHECKED_FROM_BYTES and size > MAX_RATIO * len(data)
-            if size > MAX_UNPACKED_BYTES or ratio_is_absurd:
+            refuse_bomb(path, len(data), size)
+            if size > MAX_UNPACKED_BYTES:
                 raise UsageError(
-                    f"{path} unpacks to more than {size >> 20} MiB from {len(data)} bytes, which "
-                    f"no recording does; give {kind}"
+                    f"{path} unpacks to more than {size >> 20} MiB, which no recording of this "
+                    f"kind does; give {kind}"
                 )
             feed = member.unconsumed_tail
             if not feed and not member.eof and not piece:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import sqlite3
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,7 @@ from common.traces.model import UNKNOWN, Int64
 MAGIC = b"SQLite format 3\0"
 _HEADER = 100
 _BLOCK_ROWS = 1 << 13
+_TEXT_ROWS = 1 << 16
 
 
 class Database:
@@ -38,12 +40,13 @@ class Database:
             "SELECT name FROM sqlite_master WHERE type = 'table' "
             "AND upper(ltrim(sql)) NOT LIKE 'CREATE VIRTUAL%'"
         ).fetchall()
-        self.tables: dict[str, frozenset[str]] = {
-            name: frozenset(
-                row[1] for row in connection.execute(f"PRAGMA table_info({quoted(name)})")
-            )
-            for (name,) in names
-        }
+        self.tables: dict[str, frozenset[str]] = {}
+        self._of_integers: dict[str, frozenset[str]] = {}
+        for (name,) in names:
+            about = connection.execute(f"PRAGMA table_info({quoted(name)})").fetchall()
+            self.tables[name] = frozenset(row[1] for row in about)
+            declared = (row[1] for row in about if "INT" in str(row[2]).upper())
+            self._of_integers[name] = frozenset(declared) | {"rowid"}
 
     def _text(self, raw: bytes) -> str:
         try:
@@ -72,25 +75,54 @@ class Database:
         source = f"FROM {quoted(table)}"
         query = f"SELECT count(*) {source}" + (f" WHERE {where}" if where else "")
         total = int(self.connection.execute(query).fetchone()[0])
-        rows = self._integers(
-            list(wanted.values()), f"{source} WHERE {conditions} LIMIT {total}", total
-        )
+        named = list(wanted.values())
+        rows = self._packed(table, named, conditions, total)
+        if rows is None:
+            rows = self._integers(named, f"{source} WHERE {conditions} LIMIT {total}", total)
         found = dict(zip(wanted, rows, strict=True))
         size = rows.shape[1]
         absent = np.full(0 if len(found) == len(columns) else size, UNKNOWN, dtype=np.int64)
         names = [column.partition("|")[0] for column in columns]
         return {name: found.get(name, absent) for name in names}, total - size if needed else 0
 
+    def _packed(
+        self, table: str, columns: Sequence[Sequence[str]], conditions: str, total: int
+    ) -> Int64 | None:
+        """One line per column, fetched as one text of numbers per block: half the time of one
+        Python integer per value. None where the rows are not of plain integers, or too few.
+        """
+        if total < _BLOCK_ROWS or not self._of_integers[table].issuperset(
+            itertools.chain(*columns)
+        ):
+            return None
+        source = f"FROM {quoted(table)} WHERE rowid BETWEEN ? AND ? AND {conditions}"
+        shown = ", ".join(
+            f"CAST(group_concat({_value(names, strict=False)}, ' ') AS BLOB)" for names in columns
+        )
+        try:
+            query = f"SELECT min(rowid), max(rowid) FROM {quoted(table)}"
+            first, last = self.connection.execute(query).fetchone()
+        except sqlite3.OperationalError:  # a table WITHOUT ROWID
+            return None
+        if last - first >= 2 * total:
+            return None
+        found = np.empty((len(columns), total), dtype=np.int64)
+        size = 0
+        for at in range(first, last + 1, _TEXT_ROWS):
+            block = f"SELECT count(*), {shown} {source}"
+            count, *texts = self.connection.execute(block, (at, at + _TEXT_ROWS - 1)).fetchone()
+            for line, text in enumerate(texts if count else ()):
+                numbers = _numbers(text, count)
+                if numbers is None:
+                    return None
+                found[line, size : size + count] = numbers
+            size += count
+        return found[:, :size]
+
     def _integers(self, columns: Sequence[Sequence[str]], source: str, total: int) -> Int64:
-        """One line per column. Text where an integer belongs is UNKNOWN; that is slower to ask."""
-        for strict in (False, True):
-            shown = ", ".join(_value(names, strict) for names in columns)
-            cursor = self.connection.execute(f"SELECT {shown} {source}")
-            try:
-                return _columns(cursor, len(columns), total)
-            except (ValueError, TypeError):
-                continue
-        return np.empty((len(columns), 0), dtype=np.int64)
+        """One line per column, whatever the rows hold; what is no integer is UNKNOWN."""
+        shown = ", ".join(_value(names, strict=True) for names in columns)
+        return _columns(self.connection.execute(f"SELECT {shown} {source}"), len(columns), total)
 
     def rows(self, table: str, columns: Sequence[str]) -> list[tuple[object, ...]]:
         """All rows, None for a column that is not there. For small tables."""
@@ -109,6 +141,19 @@ def _value(names: Sequence[str], strict: bool) -> str:
         else:
             shown = f"ifnull({own}, {shown})"
     return shown
+
+
+def _numbers(text: bytes, count: int) -> Int64 | None:
+    """So many whole numbers, one blank between two; None for anything else."""
+    if text.count(b" ") != count - 1:
+        return None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # what NumPy says of text behind the last number
+            numbers = np.fromstring(text, dtype=np.int64, sep=" ")
+    except (ValueError, DeprecationWarning):
+        return None
+    return numbers if len(numbers) == count else None
 
 
 def _columns(cursor: Iterable[Sequence[int]], width: int, total: int) -> Int64:
@@ -148,14 +193,21 @@ def open_database(path: Path) -> Iterator[Database]:
             raise UsageError(
                 f"{path} is locked by another program; close that program and try again"
             ) from error
-        raise UsageError(f"{path} cannot be read ({error}); export or copy it again") from error
+        raise UsageError(
+            f"{path} cannot be read ({_line(error)}); export or copy it again"
+        ) from error
     except (sqlite3.DatabaseError, OverflowError, UnicodeDecodeError) as error:
         # The last is a message of SQLite that quotes bytes of the file.
         raise UsageError(
-            f"{path} is a damaged SQLite file ({error}); export or copy it again"
+            f"{path} is a damaged SQLite file ({_line(error)}); export or copy it again"
         ) from error
     finally:
         connection.close()
+
+
+def _line(error: Exception) -> str:
+    """What SQLite says, in one line: it quotes the schema of the file as it stands there."""
+    return " ".join(str(error).split())[:200]
 
 
 def _header(path: Path) -> bytes:
@@ -184,7 +236,9 @@ def _check_whole(path: Path) -> None:
     size = path.stat().st_size
     # The page count is only kept by versions of SQLite that also set the second counter.
     counted = header[24:28] == header[92:96]
-    if len(header) < _HEADER or (counted and size < page * pages):
+    if len(header) < _HEADER:
+        raise UsageError(f"{path} is cut off within its header; export or copy it again")
+    if counted and size < page * pages:
         raise UsageError(
             f"{path} is cut off ({size} of {page * pages} bytes); export or copy it again"
         )

@@ -5,7 +5,6 @@ Sums over what was recorded: a trace without GPU work has 0 ns of it, and a warn
 
 from __future__ import annotations
 
-import statistics
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import numpy as np
 
 from common.traces.intervals import total_ns, union_ns
 from common.traces.model import UNKNOWN, Caution, GpuKind, GpuWork, HostKind, Trace
-from common.traces.ordering import distinct, grouped
+from common.traces.ordering import distinct, grouped, occurring
 from common.traces.wrappers import is_wrapper
 
 TOP = 10
@@ -103,7 +102,7 @@ def cpu_time_ns(trace: Trace) -> int | None:
         return None
     rows = rows[~wrapper[host.name[rows]]]
     total = 0
-    for thread in np.unique(host.thread[rows]).tolist():
+    for thread in occurring(host.thread[rows]).tolist():
         own = rows[host.thread[rows] == thread]
         total += union_ns(host.start_ns[own], host.end_ns[own])
     return total
@@ -127,7 +126,7 @@ def _steps(trace: Trace) -> dict[str, Any] | None:
         return None
     return {
         "count": len(lengths),
-        "median_ns": statistics.median_low(lengths),
+        "median_ns": sorted(lengths)[(len(lengths) - 1) // 2],
         "minimum_ns": min(lengths),
         "maximum_ns": max(lengths),
     }

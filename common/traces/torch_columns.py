@@ -51,6 +51,7 @@ CATEGORIES = {
 }
 # On a stream and yet no work: a range's shadow, a wait, the profiler's own time.
 _NO_WORK = frozenset(("gpu_user_annotation", "cuda_sync", "hip_sync", "xpu_sync", "overhead"))
+LARGEST_BYTES = 1 << 43  # 8 TiB: more than any allocator has
 _TRAILING_NUMBER = re.compile(r"(\d{1,18})\s*$")
 
 
@@ -209,18 +210,13 @@ class Gathered:
     def _add_memory(self, events: list[Event]) -> None:
         times = nanoseconds_of([event.ts for event in events])
         args = [event.args for event in events]
-        known: Bool = times.valid & np.array([a.allocated is not None for a in args])
+        sizes = [a.allocated if _is_size(a.allocated) else None for a in args]
+        known: Bool = times.valid & np.array([size is not None for size in sizes])
         self.odd["memory"] += len(events) - int(known.sum())
         columns = {
             "time_ns": times.ns,
-            "delta_bytes": np.array([a.allocated or 0 for a in args], dtype=np.int64),
-            "device": np.array(
-                [
-                    a.device_id if a.device_type and a.device_id is not None else UNKNOWN
-                    for a in args
-                ],
-                dtype=np.int64,
-            ),
+            "delta_bytes": np.array([size or 0 for size in sizes], dtype=np.int64),
+            "device": whole([a.device_id if a.device_type else None for a in args]),
             "thread": self._thread(events),
             "allocated_bytes": whole([a.total_allocated for a in args]),
             "reserved_bytes": whole([a.total_reserved for a in args]),
@@ -277,6 +273,11 @@ class Gathered:
                 Caution("gpu work left out", count, f"{count} of the events left out are GPU work")
             )
         return found
+
+
+def _is_size(size: int | None) -> bool:
+    """Bytes that fit 64 bits, also where a million of them are added up."""
+    return size is not None and abs(size) < LARGEST_BYTES
 
 
 def _external(args: list[Arguments]) -> Int64:

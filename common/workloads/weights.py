@@ -119,15 +119,17 @@ def build_random(
 
 
 @torch.no_grad()
-def renew_memory(model: nn.Module) -> None:
-    """Move every weight and buffer to freshly allocated memory, values unchanged.
+def renew_memory(
+    model: nn.Module, copy: Callable[[torch.Tensor], torch.Tensor] = torch.clone
+) -> None:
+    """Move every weight and buffer to freshly allocated memory (that of `copy`), values unchanged.
 
     Quantised weights keep their parts in tensors of their own; those are moved. The tensor objects
     stay the same, so compiled code goes on using them.
     """
     for tensor in [*model.parameters(), *model.buffers()]:
         for part in stored_parts(tensor):
-            part.data = part.data.clone()
+            part.data = copy(part.data)
 
 
 def stored_parts(tensor: torch.Tensor) -> list[torch.Tensor]:

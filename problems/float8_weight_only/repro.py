@@ -42,13 +42,19 @@ WARM_UP_STEPS = 3
 # (0.13.0), reserved twice where a CUDA graph keeps a pool beside eager prefill's.
 TEMPORARY_BYTES = {"bf16": 0, "float8wo": 2 * 14, "float8-fused": 9}  # 9: its weight being packed
 OTHER_TEMPORARY_BYTES = 4
-WITHOUT_TORCHAO = ("bf16", "float8-fused")
+UNQUANTISED = ("bf16", "bf16-gemv", "bf16-decomposed")
+WITHOUT_TORCHAO = (*UNQUANTISED, "float8-fused")
 
 
 def quantiser(scheme: str) -> Callable[[nn.Module], None] | None:
     """The real torchao call that replaces the linear weights of a module in place, or our own."""
-    if scheme == "bf16":
+    if scheme in ("bf16", "bf16-decomposed"):
         return None
+    if scheme == "bf16-gemv":
+        from fused_float8 import tuned_bf16  # beside this file
+
+        use_gemv: Callable[[nn.Module], None] = tuned_bf16.use_gemv_
+        return use_gemv
     if scheme == "float8-fused":
         from fused_float8 import packing  # beside this file
 
@@ -147,9 +153,9 @@ class Session:
 
     def needs_bytes(self) -> int:
         counts = parameter_counts(self.config)
-        per_weight = 2 if self.scheme == "bf16" else 1
+        per_weight = 2 if self.scheme in UNQUANTISED else 1
         kept = per_weight * counts["linear"] + 2 * (counts["total"] - counts["linear"])
-        if self.config.tied_embeddings and self.scheme != "bf16":
+        if self.config.tied_embeddings and self.scheme not in UNQUANTISED:
             kept += 2 * counts["largest_linear"]  # the embedding stays beside the quantised head
         temporaries = TEMPORARY_BYTES.get(self.scheme, OTHER_TEMPORARY_BYTES)
         return kept + temporaries * counts["largest_linear"] + (1 << 29)
@@ -162,6 +168,10 @@ class Session:
             import ablation  # beside this file
 
             ablation.apply(self.patches)
+        if self.scheme == "bf16-decomposed":
+            from fused_float8 import tuned_bf16  # beside this file
+
+            tuned_bf16.decompose_one_row()
         configure_inductor()
         if self.checkpoint:
             self.model = build_from_checkpoint(
@@ -197,6 +207,7 @@ class Session:
             "numpy": package_version("numpy"),
             "compiler": compiler_version() if self.device.type == "cpu" else None,
             "threads": torch.get_num_threads(),
+            "cpu_capability": torch.backends.cpu.get_cpu_capability(),
             "compile_mode": mode,
             "parameters": parameter_counts(self.config),
             "linear_weight_bytes": stored,
@@ -236,7 +247,13 @@ class Session:
     @torch.no_grad()
     def renew(self) -> None:
         """Fresh pages for all weights and caches; on a GPU the graphs hold the addresses."""
-        if self.device.type == "cpu":
+        if self.device.type != "cpu":
+            return
+        if self.scheme in ("bf16-gemv", "float8-fused"):
+            from fused_float8 import operators  # these keep their weights on huge pages
+
+            renew_memory(self.model, operators.on_huge_pages)
+        else:
             renew_memory(self.model)
 
     @torch.no_grad()

@@ -19,6 +19,7 @@ from typing import Any
 
 from common.errors import PreconditionError, WorklogError
 from common.experiments.request import packages_root
+from common.recording.environment import package_version
 
 VERSIONS = ("0.13.0", "0.14.1", "0.18.0")
 TARGETS = ("cpu", "cuda")
@@ -102,7 +103,18 @@ def main() -> None:
     document = {
         "schema": "worklog.study/1",
         "title": "Inductor's code for one float8 linear (2048 × 2048), compiled, not run",
+        "origin": "compiled",
         "columns": COLUMNS,
+        "right": ("M", "kernels", "B per weight"),
+        "facts": {"torch": package_version("torch"), "triton": TRITON.partition("-")[2]},
+        "figures": {
+            f"{row['target']}-{row['torchao']}-m{row['batch']}-"
+            f"{'on' if row['coordinate_descent'] else 'off'}": {
+                "value": row["bytes_per_weight"],
+                "unit": "bytes per weight",
+            }
+            for row in table
+        },
         "rows": rows,
         "checks": checks(table),
     }

@@ -2,40 +2,51 @@
 
     .venv/bin/worklog bench float8_weight_only --study kernels
 
-One linear layer, one row of activations, weights far larger than the caches (256 MiB in float8).
-A pure read of the same bytes, the fused kernel and every bf16 candidate take turns, round by round,
-so that whatever else the machine does meets all of them; the lower quartile of each is compared.
+One linear layer, one row of activations, weights far larger than the caches (256 MiB in float8),
+all of them on pages of 2 MiB where the system has such. A pure read of the same bytes, the fused
+kernel and every bf16 candidate take turns in shuffled rounds, so that whatever else the machine
+does meets all of them; ratios are medians of the ratios within rounds, with their 95 % intervals.
 On a busy machine the shares are still meaningful, the GB/s are not: the share of the CPU that
-others took is printed.
+others took is recorded. A bf16 candidate that is twice as slow as the best is timed three times
+only, and said so.
 """
 
 from __future__ import annotations
 
 import json
+import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
 from fused_float8 import operators, packing  # beside this file
 
+from common.experiments.study import add_sample
 from common.floors.machine import cpu_seconds
+from common.timing.sampling import Measurement, Sample, StopRule, interleave
+from common.timing.statistics import Comparison, compare
 
-FLOAT8_BYTES = 256 << 20
+FLOAT8_BYTES = {"": 256 << 20, "tiny": 8 << 20}
 SHAPES = ((16384, 16384), (4096, 4096), (6144, 2048), (2048, 6144))
-SECONDS_PER_SHAPE = 12.0
-LEAST_ROUNDS = 6
-COLUMNS = ("N × K", "what", "bytes per weight", "GB/s", "of the read", "time ÷ fused")
+RULES = {"": StopRule(15, 60, 20.0, 0.01, 0.02), "tiny": StopRule(10, 10, 1.0)}
+SCREENED, TOO_SLOW = 3, 2.0
+COLUMNS = ("N × K", "what", "bytes per weight", "GB/s", "of the read", "time ÷ fused", "rounds")
 FUSED, READ8, READ16, OWN = "fused float8", "read float8", "read bf16", "own bf16 GEMV"
+Runs = dict[str, tuple[int, Callable[[], object]]]
 
 
-def kernels(rows: int, columns: int) -> dict[str, tuple[int, Callable[[], object]]]:
-    """name -> (bytes per weight, one pass over weights of `FLOAT8_BYTES` elements)."""
-    count = max(1, FLOAT8_BYTES // (rows * columns))
+def kernels(rows: int, columns: int, float8_bytes: int) -> Runs:
+    """name -> (bytes per weight, one pass over weights of `float8_bytes` elements)."""
+    count = max(1, float8_bytes // (rows * columns))
     x = torch.randn(1, columns).bfloat16()
-    plain = [torch.empty(rows, columns).normal_().bfloat16() for _ in range(count)]
-    packed = [packing.pack(each) for each in plain]
+    plain = [
+        operators.on_huge_pages(torch.empty(rows, columns).normal_().bfloat16())
+        for _ in range(count)
+    ]
+    packed = [packing.pack(each) for each in plain]  # on huge pages, too
 
     def summed(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
         return (x.float() * w.float()).sum(1).bfloat16()
@@ -58,61 +69,144 @@ def kernels(rows: int, columns: int) -> dict[str, tuple[int, Callable[[], object
     }
 
 
-def quartiles_ns(runs: dict[str, tuple[int, Callable[[], object]]]) -> dict[str, float]:
-    """Lower quartile of each, sampled in turn."""
-    samples: dict[str, list[int]] = {name: [] for name in runs}
+def timed(run: Callable[[], object]) -> int:
+    started = time.perf_counter_ns()
+    run()
+    return time.perf_counter_ns() - started
+
+
+def one_pass(run: Callable[[], object]) -> Mapping[str, int]:
+    return {"pass": timed(run)}
+
+
+def screened(runs: Runs) -> tuple[Runs, dict[str, float]]:
+    """What is worth many rounds, and the median ns of what is not."""
     for _, run in runs.values():
         run()
-    end = time.perf_counter() + SECONDS_PER_SHAPE
-    while len(samples[FUSED]) < LEAST_ROUNDS or time.perf_counter() < end:
-        for name, (_, run) in runs.items():
-            started = time.perf_counter_ns()
-            run()
-            samples[name].append(time.perf_counter_ns() - started)
-    return {name: sorted(taken)[len(taken) // 4] for name, taken in samples.items()}
+    taken = {n: statistics.median(timed(r) for _ in range(SCREENED)) for n, (_, r) in runs.items()}
+    best = min(taken[name] for name, (width, _) in runs.items() if width == 2 and name != READ16)
+    needed = (FUSED, READ8, READ16, OWN)
+    slow = {n: t for n, t in taken.items() if n not in needed and t > TOO_SLOW * best}
+    return {name: run for name, run in runs.items() if name not in slow}, slow
+
+
+def measure(runs: Runs, shape: str, rule: StopRule) -> dict[str, list[int]]:
+    """name -> ns of each round, in the same order for all."""
+
+    def say(sample: Sample) -> None:
+        line = {"round": sample.round, "order": sample.order, "variant": sample.variant}
+        add_sample({**line, "phase": shape, "duration_ns": sample.duration_ns})
+
+    sides: Mapping[str, Callable[[], Mapping[str, int]]] = {
+        name: partial(one_pass, run) for name, (_, run) in runs.items()
+    }
+    found: Measurement = interleave(sides, FUSED, rule, on_sample=say)
+    taken: dict[str, list[int]] = {name: [] for name in runs}
+    for sample in found.samples:
+        taken[sample.variant].append(sample.duration_ns)
+    return taken
+
+
+def shown(found: Comparison, digits: int = 2) -> str:
+    if found.interval is None:
+        return f"{found.ratio:.{digits}f}"
+    ends = f"{found.interval.low:.{digits}f} … {found.interval.high:.{digits}f}"
+    return f"{found.ratio:.{digits}f} ({ends})"
+
+
+def figure(found: Comparison) -> dict[str, Any]:
+    ends = [found.interval.low, found.interval.high] if found.interval else None
+    return {"value": found.ratio, "interval": ends, "unit": "ratio of times"}
+
+
+def one_shape(shape: tuple[int, int], preset: str) -> tuple[list[list[Any]], dict[str, Any]]:
+    """The table's rows for one shape, and its comparisons: ahead, share, own_share."""
+    name = f"{shape[0]} × {shape[1]}"
+    runs = kernels(*shape, FLOAT8_BYTES[preset])
+    kept, slow = screened(runs)
+    taken = measure(kept, name, RULES[preset])
+    elements = max(1, FLOAT8_BYTES[preset] // (shape[0] * shape[1])) * shape[0] * shape[1]
+    rows: list[list[Any]] = []
+    for what, (width, _) in runs.items():
+        if what in slow:
+            speed = f"{width * elements / slow[what]:.1f}"
+            ratio = f"{slow[what] / statistics.median(taken[FUSED]):.1f}"
+            rows.append([name, what, width, speed, "", ratio, SCREENED])
+            continue
+        speed = f"{width * elements / statistics.median(taken[what]):.1f}"
+        share = shown(compare(taken[what], taken[READ8 if width == 1 else READ16]))
+        ratio = shown(compare(taken[FUSED], taken[what]))
+        rows.append([name, what, width, speed, share, ratio, len(taken[what])])
+    candidates = [n for n in kept if runs[n][0] == 2 and n != READ16]
+    best = min(candidates, key=lambda n: statistics.median(taken[n]))
+    return rows, {
+        "best": best,
+        "ahead": compare(taken[FUSED], taken[best]),
+        "share": compare(taken[FUSED], taken[READ8]),
+        "own_share": compare(taken[OWN], taken[READ16]),
+        "read": statistics.median(taken[READ16]) / elements / 2,
+    }
+
+
+def busy_share(before: tuple[float, float] | None, own_before: float) -> str:
+    after, own_s = cpu_seconds(), time.process_time() - own_before
+    if before is None or after is None or after[1] <= before[1]:
+        return "unknown"
+    busy = after[0] - before[0] - own_s
+    return f"{100 * max(0.0, busy) / (after[1] - before[1]):.0f} %"
 
 
 def main() -> None:
     if operators.UNAVAILABLE is not None:
         print(f"error: {operators.UNAVAILABLE}", file=sys.stderr)
         sys.exit(3)
-    rows, shares, ahead, own = [], [], [], []
+    preset = sys.argv[2] if len(sys.argv) > 2 else ""
+    if preset not in RULES:
+        print(f"error: preset {preset!r} is none of tiny; leave it out", file=sys.stderr)
+        sys.exit(2)
+    rows: list[list[Any]] = []
+    figures: dict[str, Any] = {}
+    first: dict[str, Any] = {}
     before, own_before = cpu_seconds(), time.process_time()
-    for shape in SHAPES:
+    for shape in SHAPES if not preset else SHAPES[1:]:
         print(f"timing {shape[0]} × {shape[1]}", file=sys.stderr, flush=True)
         with torch.no_grad():
-            runs = kernels(*shape)
-            taken = quartiles_ns(runs)
-        elements = max(1, FLOAT8_BYTES // (shape[0] * shape[1])) * shape[0] * shape[1]
-        for name, (width, _) in runs.items():
-            share = taken[READ8 if width == 1 else READ16] / taken[name]
-            cells = (f"{width * elements / taken[name]:.1f}", f"{100 * share:.0f} %")
-            ratio = f"{taken[name] / taken[FUSED]:.2f}"
-            rows.append([f"{shape[0]} × {shape[1]}", name, width, *cells, ratio])
-        shares.append(taken[READ8] / taken[FUSED])
-        own.append(taken[READ16] / taken[OWN])
-        candidates = [n for n, (width, _) in runs.items() if width == 2 and n != READ16]
-        ahead.append(min(taken[name] for name in candidates) / taken[FUSED])
-    after, own_s = cpu_seconds(), time.process_time() - own_before
-    others = "unknown"
-    if before is not None and after is not None and after[1] > before[1]:
-        busy = after[0] - before[0] - own_s
-        others = f"{100 * max(0.0, busy) / (after[1] - before[1]):.0f} %"
-    limits = ((ahead[0], 1.5), (shares[0], 0.75), (own[0], 0.9))
+            found, compared = one_shape(shape, preset)
+        rows += found
+        first = first or compared
+        label = f"{shape[0]}x{shape[1]}"
+        figures[f"ahead_{label}"] = figure(compared["ahead"])
+        figures[f"share_{label}"] = figure(compared["share"])
+        figures[f"own_share_{label}"] = figure(compared["own_share"])
+    limits = (("ahead", 1.5), ("share", 0.75), ("own_share", 0.9))
     says = (
-        "the layer of 16384 × 16384: {:.2f} times as fast as the best bf16, wanted {}",
-        "it takes {:.2f} of the read bandwidth, wanted {}",
-        "our own bf16 GEMV, as a baseline, takes {:.2f} of it, wanted {}",
+        f"{rows[0][0]}: {{}} times as fast as the best bf16 ({first['best']}), wanted {{}}",
+        f"{rows[0][0]}: {{}} of the read bandwidth, wanted {{}}",
+        f"{rows[0][0]}: our own bf16 GEMV, as a baseline, {{}} of it, wanted {{}}",
     )
+    threads, others = torch.get_num_threads(), busy_share(before, own_before)
+    isa = operators.instruction_set("")
     document = {
         "schema": "worklog.study/1",
-        "title": f"One linear layer, one row, {operators.instruction_set('')}, "
-        f"{torch.get_num_threads()} threads; other programs took {others} of the CPU",
+        "title": f"One linear layer, one row, {isa}, {threads} threads; other programs took "
+        f"{others} of the CPU",
         "columns": COLUMNS,
+        "right": COLUMNS[2:],
         "rows": rows,
+        "figures": figures,
+        "facts": {
+            "torch": torch.__version__,
+            "threads": threads,
+            "instruction_set": isa,
+            "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+            "others_cpu_share": others,
+        },
         "checks": [
-            {"says": text.format(value, least), "holds": value >= least}
-            for text, (value, least) in zip(says, limits, strict=True)
+            {
+                "says": text.format(shown(first[key]), least),
+                "holds": (first[key].interval.low if first[key].interval else 0.0) >= least,
+            }
+            for text, (key, least) in zip(says, limits, strict=True)
         ],
     }
     print(json.dumps(document))

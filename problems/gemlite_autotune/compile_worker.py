@@ -1,6 +1,4 @@
-"""Compile GemLite's own kernels, one job per line of stdin, one answer per line of stdout.
-
-    python -m problems.gemlite_autotune.compile_worker GPU
+"""Compile GemLite's own kernels: what a compiler of `compile_server` does.
 
 The configuration is put into GemLite's own table of winners and GemLite's own forward is called
 for a layer of the wanted shape: kernel, arguments, specialisation and heuristics are what a GPU
@@ -9,34 +7,68 @@ would be given. Only the launch itself is replaced, by a compilation. Nothing is
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import json
 import os
 import resource
-import shutil
-import subprocess
-import sys
 import tempfile
 import time
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from common.timing.worker import die_with_parent
 from common.traces.compiled_kernel import CompiledKernel
-from common.traces.sass import (
-    Instruction,
-    largest_loop,
-    opcode_counts,
-    read_instructions,
-    read_resources,
-)
-from problems.gemlite_autotune.described_device import described
+from common.traces.sass import Instruction, largest_loop, opcode_counts
 from problems.gemlite_autotune.devices import describe
+from problems.gemlite_autotune.disassembly import disassemble, program_of, resources_of
 from problems.gemlite_autotune.jobs import Job, gpu_of, parse_job
-from problems.gemlite_autotune.shipped_tables import Config, package_folder
+from problems.gemlite_autotune.shipped_tables import PINNED, Config
 from problems.gemlite_autotune.static_metrics import metrics
 
-TOOL_SECONDS = 120
+
+@dataclass(frozen=True)
+class Binary:
+    """What Triton made of one job."""
+
+    job: Job
+    name: str
+    cubin: bytes
+    warps: int
+    dynamic_shared_bytes: int
+    grid: tuple[int, ...]
+    output_bytes: int  # of one element
+    wall_seconds: float
+    cpu_seconds: float
+
+
+def preload() -> None:
+    """Everything that is the same for every GPU."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")
+    # GemLite decorates functions with torch.compile, which imports half of torch.
+    import torch
+    import torch._dynamo
+    import triton.language
+    from triton.runtime import cache
+
+    torch.set_num_threads(1)
+    # The name of an entry in a cache that is thrown away: Triton would hash 500 MB of itself for it
+    # in each process.
+    cache.triton_key = lambda: PINNED["triton"]
+    assert triton.language is not None
+
+
+@contextlib.contextmanager
+def for_gpu(gpu: str) -> Iterator[None]:
+    """GemLite imported under the description of one GPU."""
+    from problems.gemlite_autotune.described_device import described
+
+    with described(describe(gpu)):
+        from gemlite import core
+
+        assert core is not None
+        yield
 
 
 def gemlite_values(config: Config) -> dict[str, int]:
@@ -55,22 +87,6 @@ def gemlite_values(config: Config) -> dict[str, int]:
     return {name: value for name, value in found.items() if value is not None}
 
 
-def disassemble(cubin: bytes) -> str:
-    """Resources and SASS of a binary, by the tool that Triton brings."""
-    tool = package_folder("triton") / "backends" / "nvidia" / "bin" / "cuobjdump"
-    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(cubin)
-        file.flush()
-        done = subprocess.run(
-            [str(tool), "-res-usage", "-sass", file.name],
-            check=True,
-            capture_output=True,
-            text=True,
-            timeout=TOOL_SECONDS,
-        )
-    return done.stdout
-
-
 def cpu_seconds() -> float:
     """CPU time of this process and of the tools that it has waited for."""
     own, tools = (
@@ -86,8 +102,8 @@ def program_hash(instructions: tuple[Instruction, ...]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def compile_job(job: Job) -> dict[str, Any]:
-    """The document of one compiled kernel. Use inside `described` of the job's GPU."""
+def compile_job(job: Job) -> Binary:
+    """GemLite's forward for one job, compiled instead of launched. Use inside `for_gpu`."""
     from gemlite import core
     from triton.runtime.jit import JITFunction
 
@@ -101,6 +117,7 @@ def compile_job(job: Job) -> dict[str, Any]:
         kernel = original(self, *arguments, grid=grid, warmup=True, **keywords)
         compiled.append((kernel, grid, keywords, arguments[2].dtype.itemsize))
 
+    wall, cpu = time.perf_counter(), cpu_seconds()
     table = {str(job.layer.key(job.m)): gemlite_values(job.config)}
     core.GEMLITE_TRITON_CONFIG_CACHE.clear()
     core.GEMLITE_TRITON_CONFIG_CACHE[job.family] = table
@@ -109,31 +126,61 @@ def compile_job(job: Job) -> dict[str, Any]:
             kernel.cache.clear()
     give_gemv_its_table()
     made, x = gemlite_layer(job.layer), batch(job.layer, job.m)
-    started, cpu = time.perf_counter(), cpu_seconds()
     with replaced(core, stand_ins()), replaced(JITFunction, {"run": compile_only}):
         made.forward_manual(x, job.family)
-    seconds = time.perf_counter() - started
     ((kernel, grid, keywords, output_bytes),) = compiled
-    started = time.perf_counter()
-    text = disassemble(kernel.asm["cubin"])
-    said = read_resources(text)
-    if said is None:
-        raise RuntimeError("cuobjdump named no resources")
-    instructions = read_instructions(text)
+    return Binary(
+        job,
+        str(kernel.metadata.name),
+        kernel.asm["cubin"],
+        int(kernel.metadata.num_warps),
+        int(kernel.metadata.shared),
+        tuple(int(size) for size in grid(keywords)),
+        output_bytes,
+        time.perf_counter() - wall,
+        cpu_seconds() - cpu,
+    )
+
+
+def documents(binaries: Sequence[Binary]) -> list[dict[str, Any]]:
+    """One document per binary, all of one GPU: `worklog.compiled/1`, the job and the seconds."""
+    wall, cpu = time.perf_counter(), cpu_seconds()
+    programs = [program_of(binary.cubin) for binary in binaries]
+    distinct = {program: at for at, program in enumerate(dict.fromkeys(programs))}
+    texts = disassemble(list(distinct), gpu_of(binaries[0].job).architecture)
+    made = [
+        _document(binary, texts[distinct[program]])
+        for binary, program in zip(binaries, programs, strict=True)
+    ]
+    # Started once for all of them: each bears its share.
+    wall, cpu = (
+        (time.perf_counter() - wall) / len(binaries),
+        (cpu_seconds() - cpu) / len(binaries),
+    )
+    for document, binary in zip(made, binaries, strict=True):
+        document["seconds"] = {
+            "compile": round(binary.wall_seconds, 3),
+            "disassemble": round(wall, 3),
+            "cpu": round(binary.cpu_seconds + cpu, 3),
+        }
+    return made
+
+
+def _document(binary: Binary, instructions: tuple[Instruction, ...]) -> dict[str, Any]:
+    job, said, gpu = binary.job, resources_of(binary.cubin), gpu_of(binary.job)
     counts = opcode_counts(instructions)
     resources = {
         "registers": said.registers,
         "stack_bytes": said.stack_bytes,
-        "shared_bytes": int(kernel.metadata.shared) + said.static_shared_bytes,
-        "threads": 32 * int(kernel.metadata.num_warps),
+        "shared_bytes": binary.dynamic_shared_bytes + said.static_shared_bytes,
+        "threads": 32 * binary.warps,
     }
-    blocks = tuple(int(size) for size in grid(keywords))
-    gpu = gpu_of(job)
     found = metrics(
-        gpu, job.family, job.layer, job.m, job.config, blocks, resources, counts, output_bytes
-    )
+        gpu, job.family, job.layer, job.m, job.config, binary.grid, resources, counts,
+        binary.output_bytes,
+    )  # fmt: skip
     document = CompiledKernel(
-        kernel=str(kernel.metadata.name),
+        kernel=binary.name,
         title=job.title,
         architecture=f"sm_{gpu.architecture}",
         resources=resources,
@@ -145,48 +192,41 @@ def compile_job(job: Job) -> dict[str, Any]:
             "m": job.m,
             "family": job.family,
             "config": str(job.config),
-            "grid": list(blocks),
-            "output_bytes_per_element": output_bytes,
+            "grid": list(binary.grid),
+            "output_bytes_per_element": binary.output_bytes,
             # Equal for two configurations that give the same program.
             "program_sha256": program_hash(instructions),
         },
         metrics=found,
     ).to_json()
-    document["job"] = job.to_json()
-    document["seconds"] = {
-        "compile": round(seconds, 3),
-        "disassemble": round(time.perf_counter() - started, 3),
-        "cpu": round(cpu_seconds() - cpu, 3),
+    return {**document, "job": job.to_json()}
+
+
+def answer(request: dict[str, Any]) -> dict[str, Any]:
+    """{"jobs": […]} -> {"answers": [{"compiled": document} or {"failed": why}, …]}, in order."""
+    with tempfile.TemporaryDirectory(prefix="compile-") as scratch:
+        # Triton's own cache would keep every stage, and make a cold time a warm one.
+        os.environ["TRITON_CACHE_DIR"] = scratch
+        done: list[Binary | str] = []
+        for job in map(parse_job, request["jobs"]):
+            try:
+                done.append(compile_job(job))
+            except Exception as error:  # whatever a compiler says of one configuration
+                text = f"{type(error).__name__}: {error}".strip().splitlines()
+                done.append(" | ".join(text)[:500])
+    made = iter(_read([each for each in done if isinstance(each, Binary)]))
+    return {
+        "answers": [next(made) if isinstance(each, Binary) else {"failed": each} for each in done]
     }
-    return document
 
 
-def main() -> None:
-    die_with_parent()
-    # Triton's own cache would keep every stage of every kernel, and make a cold time a warm one.
-    scratch = Path(tempfile.mkdtemp(prefix="compile-"))
-    os.environ["TRITON_CACHE_DIR"] = str(scratch)
-    # What libraries print must not be taken for an answer.
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
+def _read(binaries: Sequence[Binary]) -> list[dict[str, Any]]:
+    """The documents; where one binary spoils the lot, each by itself."""
+    if not binaries:
+        return []
     try:
-        with described(describe(sys.argv[1])):
-            import torch
-
-            torch.set_num_threads(1)
-            answers.write(json.dumps({"ready": True}) + "\n")
-            answers.flush()
-            for line in sys.stdin:
-                try:
-                    answer: dict[str, Any] = {"compiled": compile_job(parse_job(json.loads(line)))}
-                except Exception as error:  # whatever a compiler says of one configuration
-                    text = f"{type(error).__name__}: {error}".strip().splitlines()
-                    answer = {"failed": " | ".join(text)[:500]}
-                answers.write(json.dumps(answer) + "\n")
-                answers.flush()
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-
-
-if __name__ == "__main__":
-    main()
+        return [{"compiled": document} for document in documents(binaries)]
+    except Exception as error:
+        if len(binaries) > 1:
+            return [answer for binary in binaries for answer in _read([binary])]
+        return [{"failed": f"{type(error).__name__}: {error}".splitlines()[0][:500]}]

@@ -10,11 +10,9 @@ from __future__ import annotations
 
 import json
 import os
-import queue
-import select
-import subprocess
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,12 +21,12 @@ from typing import Any
 from common.contract.problem import root
 from common.errors import UsageError, WorklogError
 from common.recording.run_folder import write_text
-from common.timing.worker_client import child_command, child_environment
 from common.traces.compiled_kernel import CompiledKernel, parse_compiled
+from problems.gemlite_autotune.compilers import WORK, Compiler, CompilerDied, CompileServer
 from problems.gemlite_autotune.jobs import Job
 
 JOB_SECONDS = 120.0
-START_SECONDS = 120.0
+LOT = 6  # configurations that share one start of the disassembler
 
 
 @dataclass(frozen=True)
@@ -80,78 +78,6 @@ class Cache:
         write_text(path, json.dumps(document, indent=1) + "\n")
 
 
-class Compiler:
-    """One worker process of one GPU. It is started anew after a crash."""
-
-    def __init__(self, gpu: str) -> None:
-        self.gpu = gpu
-        self.process: subprocess.Popen[str] | None = None
-
-    def start(self) -> subprocess.Popen[str]:
-        command = [*child_command("problems.gemlite_autotune.compile_worker"), self.gpu]
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            bufsize=1,
-            env=with_packages(child_environment()),
-        )
-        self.process = process
-        try:
-            self._answer(process, START_SECONDS)
-        except CompilerDied as error:
-            raise UsageError(
-                f"the compiler's process for {self.gpu} does not start ({error}); "
-                "run ./run.sh setup"
-            ) from error
-        return process
-
-    def compile(self, job: Job) -> dict[str, Any]:
-        """{"compiled": document} or {"failed": why}; a process that dies fails its job alone."""
-        process = self.process or self.start()
-        assert process.stdin is not None
-        try:
-            process.stdin.write(json.dumps(job.to_json()) + "\n")
-            process.stdin.flush()
-            return self._answer(process, JOB_SECONDS)
-        except (BrokenPipeError, CompilerDied) as error:
-            self.stop()
-            return {"failed": f"the compiler {error}", "died": True}
-
-    def _answer(self, process: subprocess.Popen[str], seconds: float) -> dict[str, Any]:
-        assert process.stdout is not None
-        ready, _, _ = select.select([process.stdout], [], [], seconds)
-        if not ready:
-            raise CompilerDied(f"was stopped after {seconds:g} s")
-        line = process.stdout.readline()
-        if not line:
-            raise CompilerDied(f"ended with code {process.wait()}")
-        found: dict[str, Any] = json.loads(line)
-        return found
-
-    def stop(self) -> None:
-        if self.process is not None:
-            self.process.kill()
-            self.process.wait()
-            for stream in (self.process.stdin, self.process.stdout):
-                if stream is not None:
-                    stream.close()
-            self.process = None
-
-
-class CompilerDied(Exception):
-    pass
-
-
-def with_packages(environment: dict[str, str]) -> dict[str, str]:
-    """The environment with this process's own path: the pinned packages are on it."""
-    known = environment["PYTHONPATH"].split(os.pathsep)
-    added = [path for path in sys.path if path and path not in known and "variants" in path]
-    return {**environment, "PYTHONPATH": os.pathsep.join([*known, *added])}
-
-
 def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
@@ -161,62 +87,109 @@ def explore(
     report: Callable[[str, int], None] = lambda text, done: None,
     folder: Path | None = None,
     workers: int | None = None,
+    work: str = WORK,
 ) -> list[Outcome]:
-    """Every job's outcome, in order. `report(text, done)` is called as results come in."""
+    """Every job's outcome, in order. `report(text, done)` is called as results come in.
+
+    `work` names the module that compiles (see `compile_server.Work`).
+    """
     cache = Cache(folder or cache_folder())
     found: dict[Job, Outcome] = {}
-    waiting: dict[str, queue.SimpleQueue[Job]] = {}
+    waiting: dict[str, list[Job]] = {}
     for job in dict.fromkeys(jobs):
         known = cache.get(job)
         if known is not None:
             found[job] = known
         else:
-            waiting.setdefault(job.gpu, queue.SimpleQueue()).put(job)
+            waiting.setdefault(job.gpu, []).append(job)
     report(f"{len(found)} of {len(jobs)} in the cache", len(found))
+    if not waiting:
+        return [found[job] for job in jobs]
+    lots: deque[list[Job]] = deque()
+    for of_gpu in waiting.values():
+        lots += lots_of(of_gpu)
     lock = threading.Lock()
     problems: list[BaseException] = []
 
-    def work(gpu: str, jobs_of_gpu: queue.SimpleQueue[Job]) -> None:
-        compiler = Compiler(gpu)
+    def keep(outcomes: list[Outcome]) -> None:
+        with lock:
+            for outcome in outcomes:
+                found[outcome.job] = outcome
+                report(f"{outcome.job.family} {outcome.job.config} {outcome.job.gpu}", len(found))
+
+    def compile_lots(server: CompileServer) -> None:
+        crew = _Hand(server, cache)
         try:
             while not problems:
-                try:
-                    job = jobs_of_gpu.get_nowait()
-                except queue.Empty:
-                    return
-                outcome = _one(compiler, cache, job)
                 with lock:
-                    found[job] = outcome
-                    report(f"{job.family} {job.config} {gpu}", len(found))
+                    lot = lots.popleft() if lots else None
+                if lot is None:
+                    return
+                keep(crew.outcomes(lot))
         except BaseException as error:
             problems.append(error)
         finally:
-            compiler.stop()
+            crew.rest()
 
-    # A process serves one GPU: GPUs come one after the other, each on all cores.
-    for gpu, jobs_of_gpu in waiting.items():
-        count = min(workers or usable_cores(), jobs_of_gpu.qsize())
-        threads = [threading.Thread(target=work, args=(gpu, jobs_of_gpu)) for _ in range(count)]
+    with CompileServer(work) as server:
+        count = min(workers or usable_cores(), len(lots))
+        threads = [
+            threading.Thread(target=compile_lots, args=(server,), daemon=True) for _ in range(count)
+        ]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        if problems:
-            raise problems[0]
+    if problems:
+        raise problems[0]
     return [found[job] for job in jobs]
 
 
-def _one(compiler: Compiler, cache: Cache, job: Job) -> Outcome:
-    answer = compiler.compile(job)
-    if "compiled" in answer:
+def lots_of(jobs: Sequence[Job]) -> list[list[Job]]:
+    """Jobs of one GPU in lots that share one disassembly, the largest tiles first: what takes
+    longest must not be what everybody waits for at the end."""
+    ordered = sorted(jobs, key=lambda job: -job.config.block_n * job.config.block_k)
+    count = max(1, round(len(ordered) / LOT))
+    return [ordered[start::count] for start in range(count)]
+
+
+class _Hand:
+    """What one thread works with: a compiler of the GPU that it is at."""
+
+    def __init__(self, server: CompileServer, cache: Cache) -> None:
+        self.server, self.cache = server, cache
+        self.compiler: Compiler | None = None
+
+    def rest(self) -> None:
+        if self.compiler is not None:
+            self.compiler.close()
+            self.compiler = None
+
+    def outcomes(self, lot: list[Job]) -> list[Outcome]:
+        """Of every job of the lot; where a compiler dies over it, each by itself."""
+        if self.compiler is None or self.compiler.gpu != lot[0].gpu:
+            self.rest()
+            self.compiler = self.server.compiler(lot[0].gpu)
+        request = {"jobs": [job.to_json() for job in lot]}
+        try:
+            answers = self.compiler.ask(request, JOB_SECONDS * len(lot), self.server)["answers"]
+        except CompilerDied as error:
+            self.rest()
+            if len(lot) > 1:
+                return [outcome for job in lot for outcome in self.outcomes([job])]
+            # Not kept: a process that died may not do so again.
+            return [Outcome(lot[0], None, f"the compiler {error}", 0.0, False)]
+        return [self._kept(job, answer) for job, answer in zip(lot, answers, strict=True)]
+
+    def _kept(self, job: Job, answer: dict[str, Any]) -> Outcome:
+        if "compiled" not in answer:
+            failure = str(answer.get("failed"))
+            self.cache.put(job, {"job": job.to_json(), "failure": failure})
+            return Outcome(job, None, failure, 0.0, False)
         document = answer["compiled"]
-        cache.put(job, document)
+        self.cache.put(job, document)
         kernel = parse_compiled(document, "the compiler's answer")
         return Outcome(job, kernel, None, float(document["seconds"]["cpu"]), False)
-    failure = str(answer.get("failed"))
-    if "died" not in answer:  # a process that died may not do so again
-        cache.put(job, {"job": job.to_json(), "failure": failure})
-    return Outcome(job, None, failure, 0.0, False)
 
 
 def main() -> int:

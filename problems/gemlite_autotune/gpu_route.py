@@ -1,30 +1,31 @@
 """What does the autotuner really choose on this GPU? Every configuration's time, as Triton saw it.
 
-Tunes after `reset_config()`, so that no shipped row answers, and keeps what Triton's listener says
-of every configuration. The listener is silent where one configuration is left (a table hit): route
-and cache state are recorded separately, from the route map. The times are the tuner's own: around
-GEMV_REVSPLITK it clones and restores the weights inside each timed call.
+Tunes after `reset_config()`, so that no shipped row answers, in each of GemLite's modes, and keeps
+what Triton's listener says of every configuration. The listener is silent where one configuration
+is left (a table hit, or a list of one): so route, table and list are written down apart from it, by
+asking GemLite. The times are the tuner's own: around GEMV_REVSPLITK it clones and restores the
+weights inside each timed call, which is measured by tuning once more without (`restore`).
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from common.report.tables import Table, significant
 from problems.gemlite_autotune.layers import Layer
-from problems.gemlite_autotune.results import Results
-from problems.gemlite_autotune.shipped_tables import Config, parse_config
+from problems.gemlite_autotune.numerics import quantised
 
-Record = Mapping[str, Any]
+SCHEMA = "worklog.gemlite-tuning/1"
+Record = dict[str, Any]
 
 
 def listener_record(
     fn: Any, key: Any, best_config: Any, configs_timings: Any, duration: Any, cache_hit: Any
-) -> dict[str, Any]:
+) -> Record:
     """What Triton's autotune listener was told, as JSON: times in ms (median, 20 %, 80 %).
 
     A configuration that could not run has the time None: Triton scores it as infinite.
@@ -44,83 +45,130 @@ def listener_record(
     }
 
 
-def tuning_results(layer: Layer, records: Mapping[int, Record]) -> Results:
-    """Figures and tables of one tuned list per batch. Origin: measured on the GPU."""
-    results = Results()
-    for m, record in records.items():
-        timed = [
-            (parse_config(_integers(row["values"])), row["ms"][0], row["ms"])
-            for row in record["timings"]
-        ]
-        ran = [(config, ms, all_ms) for config, ms, all_ms in timed if ms is not None]
-        refused = len(timed) - len(ran)
-        results.figure(f"m{m}_refused", refused, "configurations", "measured-gpu")
-        if not ran:
-            continue
-        best = min(ms for _, ms, _ in ran)
-        results.figure(f"m{m}_best_us", 1e3 * best, "µs", "measured-gpu")
-        results.figure(f"m{m}_worst_over_best", max(ms for _, ms, _ in ran) / best, "",
-                       "measured-gpu")  # fmt: skip
-        noise = stage_noise(record["kernel"], {config: ms for config, ms, _ in ran})
-        if noise is not None:
-            results.figure(f"m{m}_same_program_ratio", noise, "", "measured-gpu")
-        rows = [
-            (str(config), *(significant(1e3 * value) if value is not None else "" for value in all),
-             significant(ms / best))
-            for config, ms, all in sorted(ran, key=lambda row: row[1])
-        ]  # fmt: skip
-        rows += [
-            (str(config), "", "", "", "could not run") for config, ms, _ in timed if ms is None
-        ]
-        columns = ("configuration", "µs", "20 %", "80 %", "over the best")
-        results.tables[f"m{m}"] = Table(columns, tuple(rows), columns[1:])
-    return results
+@contextlib.contextmanager
+def observed() -> Iterator[Record]:
+    """Within the block: which autotuner ran, what its pruner left, what its listener heard.
+
+    `{"kernel", "asked_pruner", "left": [values, …], "tuned_before", "launched": values, "heard"}`
+    of the last forward; the keys are there once it ran.
+    """
+    from triton import knobs
+    from triton.runtime.autotuner import Autotuner
+
+    seen: Record = {}
+    run, prune, before = Autotuner.run, Autotuner.prune_configs, knobs.autotuning.listener
+
+    def observed_prune(self: Any, keywords: Mapping[str, Any]) -> Any:
+        found = prune(self, keywords)
+        seen["asked_pruner"], seen["left"] = True, [dict(c.all_kwargs()) for c in found]
+        return found
+
+    def observed_run(self: Any, *arguments: Any, **keywords: Any) -> Any:
+        seen.clear()
+        seen.update(
+            kernel=self.base_fn.__name__, asked_pruner=False, heard=None,
+            tuned_before=len(self.cache),
+        )  # fmt: skip
+        result = run(self, *arguments, **keywords)
+        seen["launched"] = dict(self.best_config.all_kwargs())
+        return result
+
+    def hear(**said: Any) -> None:
+        seen["heard"] = listener_record(**said)
+        if before is not None:
+            before(**said)
+
+    Autotuner.run, Autotuner.prune_configs = observed_run, observed_prune
+    knobs.autotuning.listener = hear
+    try:
+        yield seen
+    finally:
+        Autotuner.run, Autotuner.prune_configs = run, prune
+        knobs.autotuning.listener = before
 
 
-def stage_noise(kernel: str, times: Mapping[Config, float]) -> float | None:
-    """Largest ratio of two times of one program: GEMV_REVSPLITK ignores the number of stages."""
-    if "revsplitK" not in kernel:
-        return None
-    same: dict[Any, list[float]] = {}
-    for config, ms in times.items():
-        name = (config.block_n, config.block_k, config.warps, config.a_order, config.dot_mode)
-        same.setdefault(name, []).append(ms)
-    pairs = [max(found) / min(found) for found in same.values() if len(found) > 1]
-    return max(pairs) if pairs else None
+def forget_tuning() -> None:
+    """As in a fresh process: nothing was tuned."""
+    from gemlite import core
+
+    for kernels in core.GEMLITE_TRITON_KERNELS:
+        for kernel in kernels.kernel:
+            kernel.cache.clear()
 
 
-def _integers(values: Mapping[str, Any]) -> dict[str, int]:
-    return {k: int(v) for k, v in values.items() if isinstance(v, int | bool)}
+@contextlib.contextmanager
+def without_restoring(family: str) -> Iterator[bool]:
+    """The family's tuner without its clones and copies; yields whether it had any."""
+    from gemlite import core
+
+    tuners = core.GEMLITE_TRITON_MAPPING[family].kernel
+    before = [(tuner.pre_hook, tuner.post_hook) for tuner in tuners]
+    had = any(tuner.restore_value for tuner in tuners)
+    for tuner in tuners:
+        if tuner.restore_value:
+            tuner.pre_hook = lambda values, reset_only=False: 0
+            tuner.post_hook = lambda values, exception: 0
+    try:
+        yield had
+    finally:
+        for tuner, (pre, post) in zip(tuners, before, strict=True):
+            tuner.pre_hook, tuner.post_hook = pre, post
 
 
-def record_tuning(layer: Layer, batches: Sequence[int], folder: Path | None) -> dict[int, Record]:
-    """Tune each batch on the GPU that is here; also as lines of `tuning.jsonl` in `folder`."""
+def record_tuning(
+    layer: Layer,
+    batches: Sequence[int],
+    modes: Sequence[str],
+    device: str = "cuda",
+    folder: Path | None = None,
+) -> Record:
+    """Tune every batch in every mode on the device that is here.
+
+    `{"schema", "layer", "batches": {m: {"route", "shipped", "modes": {mode: seen}, "restore"?}}}`;
+    in `folder` also line by line in `tuning.jsonl`, as it is measured.
+    """
     import torch
     from gemlite import core
-    from triton import knobs
 
-    from problems.gemlite_autotune.gemlite_layers import gemlite_layer
+    from problems.gemlite_autotune.launches import use_tables
 
-    made = gemlite_layer(layer).to("cuda")
-    found: dict[int, Record] = {}
-    core.GemLiteLinear.reset_config()  # a shipped row would be launched without any benchmark
-    heard: list[dict[str, Any]] = []
-    before = knobs.autotuning.listener
-    knobs.autotuning.listener = lambda **said: heard.append(listener_record(**said))
-    try:
+    made, _ = quantised(layer, device=device)
+    dtype = torch.float16 if layer.activation == "fp16" else torch.bfloat16
+
+    def forward(m: int) -> Record:
+        forget_tuning()
+        with observed() as seen:
+            made(torch.randn((m, layer.k), device=device).to(dtype))
+            if device == "cuda":
+                torch.cuda.synchronize()
+        return dict(seen)
+
+    def keep(m: int, what: str, mode: str, seen: Record) -> Record:
+        if folder is not None:
+            line = json.dumps({"m": m, "what": what, "mode": mode, **seen})
+            with (folder / "tuning.jsonl").open("a", encoding="utf-8") as stream:
+                stream.write(line + "\n")
+        return seen
+
+    made.forward = made.forward_auto_no_warmup
+    found: dict[str, Record] = {}
+    use_tables(shipped=True)
+    for m in batches:
+        weights = layer.weights
+        family = core.get_matmul_type(m, weights.bits, weights.microscaling)
+        key = str(layer.key(m))
+        table = core.GEMLITE_TRITON_CONFIG_CACHE.get(family, {})
+        route = {"family": family, "key": key, "in_table": key in table}
+        found[str(m)] = {"route": route, "modes": {}}
+        if route["in_table"]:  # what a user of this GPU gets: one launch and no benchmark
+            found[str(m)]["shipped"] = keep(m, "shipped", "fast", forward(m))
+    for mode in modes:
+        use_tables(shipped=False, mode=mode)
         for m in batches:
-            heard.clear()
-            x = torch.randn((m, layer.k), device="cuda").to(
-                torch.float16 if layer.activation == "fp16" else torch.bfloat16
-            )
-            made.forward(x)
-            torch.cuda.synchronize()
-            if heard:
-                found[m] = heard[-1]
-                if folder is not None:
-                    line = json.dumps({"m": m, "layer": str(layer), **heard[-1]})
-                    with (folder / "tuning.jsonl").open("a", encoding="utf-8") as stream:
-                        stream.write(line + "\n")
-    finally:
-        knobs.autotuning.listener = before
-    return found
+            found[str(m)]["modes"][mode] = keep(m, "tuned", mode, forward(m))
+            if mode != "fast":
+                continue
+            with without_restoring(found[str(m)]["route"]["family"]) as had:
+                if had:
+                    found[str(m)]["restore"] = keep(m, "without restoring", mode, forward(m))
+    return {"schema": SCHEMA, "layer": str(layer), "batches": found}

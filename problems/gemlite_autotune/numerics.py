@@ -36,32 +36,41 @@ CASES = (
 )  # fmt: skip
 
 
-def quantised(layer: Layer, shifted: bool) -> tuple[Any, torch.Tensor]:
+def quantised(
+    layer: Layer, shifted: bool = False, device: str = "cpu", seed: int = SEED
+) -> tuple[Any, torch.Tensor]:
     """(GemLite's layer, the dequantised float32 weight [N, K]); `shifted`: with wrong scales."""
     from gemlite import helper
 
-    generator = torch.Generator().manual_seed(SEED)
+    n, k = layer.n, layer.k
+
+    generator = torch.Generator().manual_seed(seed)
     weights = layer.weights
     # Rows and groups differ in size: with equal scales a mix-up would hardly show.
     if layer.group is None:
-        sizes = torch.exp(0.5 * torch.randn((N, 1), generator=generator))
-        weight = (sizes * torch.randn((N, K), generator=generator)).half()
+        sizes = torch.exp(0.5 * torch.randn((n, 1), generator=generator))
+        weight = (sizes * torch.randn((n, k), generator=generator)).half()
         scale = weight.float().abs().amax(dim=1, keepdim=True) / 127
         codes = (weight.float() / scale).round().clamp(-128, 127).to(torch.int8)
         given = scale.roll(1, dims=0) if shifted else scale
         # Scaled after the sum: the interpreter cannot run GEMM with scales inside its loop.
-        make = getattr(helper, weights.helper)(device="cpu", dtype=torch.float16, post_scale=True)
-        return make.from_weights(codes, scales=given.half()), codes.float() * scale.half().float()
-    groups = K // layer.group
+        make = getattr(helper, weights.helper)(device=device, dtype=torch.float16, post_scale=True)
+        return (
+            make.from_weights(codes.to(device), scales=given.half().to(device)),
+            codes.float() * scale.half().float(),
+        )
+    groups = k // layer.group
     top = 2**weights.bits - 1
-    codes = torch.randint(0, top + 1, (N, K), generator=generator, dtype=torch.uint8)
-    scale = torch.exp(0.5 * torch.randn((N, groups, 1), generator=generator)).half() / top
-    zero = torch.full((N, groups, 1), (top + 1) / 2).half()
-    exact = (codes.view(N, groups, -1).float() - zero.float()) * scale.float()
+    codes = torch.randint(0, top + 1, (n, k), generator=generator, dtype=torch.uint8)
+    scale = torch.exp(0.5 * torch.randn((n, groups, 1), generator=generator)).half() / top
+    zero = torch.full((n, groups, 1), (top + 1) / 2).half()
+    exact = (codes.view(n, groups, -1).float() - zero.float()) * scale.float()
     given = scale.roll(1, dims=1) if shifted else scale
-    make = getattr(helper, weights.helper)(device="cpu", dtype=torch.float16)
-    made = make.from_weights(codes, given.reshape(-1, 1), zero.reshape(-1, 1))
-    return made, exact.view(N, K)
+    make = getattr(helper, weights.helper)(device=device, dtype=torch.float16)
+    made = make.from_weights(
+        codes.to(device), given.reshape(-1, 1).to(device), zero.reshape(-1, 1).to(device)
+    )
+    return made, exact.view(n, k)
 
 
 def relative_error(family: str, layer: Layer, m: int, config: Config, shifted: bool) -> float:

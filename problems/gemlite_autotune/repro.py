@@ -4,8 +4,9 @@
 
 One variant, one process. `shipped` reads GemLite's tables and maps the routes; a GPU's name
 compiles every configuration that the autotuner would time there; `families` compiles one of every
-family and format; `numerics` runs the kernels in Triton's interpreter. Nothing is timed: a GPU is
-needed for that. The last line of the output is one JSON document.
+family and format; `numerics` runs the kernels in Triton's interpreter. Nothing of that is timed.
+On a GPU `gpu` tunes and compares, and `gpu-default`, `gpu-shipped` and `gpu-tuned` launch one
+configuration in the range "launch", for a profiler. The last line printed is one JSON document.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ from typing import Any
 sys.path.append(str(Path(__file__).resolve().parents[2]))  # for `problems`, when run as a script
 
 from common.recording.environment import package_version
-from problems.gemlite_autotune.gpu_route import record_tuning, tuning_results
 from problems.gemlite_autotune.layers import Layer
 from problems.gemlite_autotune.results import Results
 from problems.gemlite_autotune.shipped_tables import check_versions, installed_version
@@ -32,14 +32,15 @@ from problems.gemlite_autotune.tasks import (
     tables_task,
 )
 
+GPU_TASKS = ("tune", "launch")
+
 
 class Session:
     """One variant; what `common.timing.worker.Session` describes, without samples."""
 
-    def __init__(
-        self, task: str, preset: Mapping[str, Any], profiled: bool, gpu: str | None = None
-    ) -> None:
-        self.task, self.gpu, self.preset = task, gpu, preset
+    def __init__(self, variant: Mapping[str, Any], preset: Mapping[str, Any]) -> None:
+        self.task, self.gpu, self.preset = str(variant["task"]), variant.get("gpu"), preset
+        self.variant = variant
         self.progress: Callable[[str], object] = lambda text: None
 
     def say(self, text: str, done: int) -> None:
@@ -51,16 +52,22 @@ class Session:
         return 1 << 30
 
     def prepare(self) -> Mapping[str, Any]:
-        check_versions()
+        # On a GPU another Triton may be what is studied; its version stands in the facts.
+        check_versions(("gemlite",) if self.task == "tune" else ("gemlite", "triton"))
         self.layer: Layer = layer_from(self.preset)
         names = ("gemlite", "triton")
         versions = {name: installed_version(name) for name in names}
         return {"torch": package_version("torch"), **versions, "layer": str(self.layer)}
 
     def results(self, folder: Path | None = None) -> Results:
-        if self.task == "tune":
-            batches = [int(m) for m in self.preset["batches"]]
-            return tuning_results(self.layer, record_tuning(self.layer, batches, folder))
+        if self.task in GPU_TASKS:
+            from problems.gemlite_autotune.gpu_task import launch_task, tune_task
+
+            if self.task == "tune":
+                compare = bool(self.variant.get("compare", True))
+                return tune_task(self.layer, self.preset, folder, compare)
+            batch = int(self.preset["captured_batch"])
+            return launch_task(self.layer, batch, str(self.variant["choice"]))
         if self.task == "tables":
             return tables_task(self.layer)
         if self.task == "families":
@@ -82,8 +89,7 @@ class Session:
 def open_session(
     variant: Mapping[str, Any], preset: Mapping[str, Any], device: str, options: Mapping[str, Any]
 ) -> Session:
-    profiled = bool(options.get("profiled"))
-    return Session(str(variant["task"]), preset, profiled, variant.get("gpu"))
+    return Session(variant, preset)
 
 
 def main() -> None:
@@ -98,15 +104,20 @@ def main() -> None:
     )
     parser.add_argument("--variant", default="shipped", help="one of problem.toml's variants")
     parser.add_argument("--preset", default="tiny", help="one of problem.toml's presets")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    parser.add_argument("--repetitions", type=int, default=1, help="how often it is worked out")
     chosen = parser.parse_args()
+    if chosen.repetitions < 1:
+        parser.error("--repetitions must be 1 or more")
     try:
-        request = settle("gemlite_autotune", chosen.preset, [chosen.variant])
+        request = settle("gemlite_autotune", chosen.preset, [chosen.variant], chosen.device)
         variant = next(v for v in request.variants if v.name == chosen.variant)
         sys.path[:0] = map(str, package_folders(variant))
         os.environ.update(variant.environment)
         session = open_session(variant.settings, request.preset.settings, request.device, {})
         facts = session.prepare()
-        found = session.results()
+        for _ in range(chosen.repetitions):
+            found = session.results()
     except WorklogError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

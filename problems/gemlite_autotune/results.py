@@ -1,7 +1,4 @@
-"""What does one variant of this problem give? Figures, tables and files, written for the run.
-
-`figures.json` holds what claims ask for, `tables.json` what the worklog shows; both with origins.
-"""
+"""What does one variant of this problem give? Figures, tables and kernels, written for the run."""
 
 from __future__ import annotations
 
@@ -12,32 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from common.recording.run_folder import write_json
-from common.report.tables import Table
+from common.report import results
 from common.traces.compiled_kernel import CompiledKernel
 
 
 @dataclass
-class Results:
-    figures: dict[str, dict[str, Any]] = field(default_factory=dict)
-    tables: dict[str, Table] = field(default_factory=dict)
+class Results(results.Results):
     kernels: dict[str, CompiledKernel] = field(default_factory=dict)
-
-    def figure(self, name: str, value: float | None, unit: str, origin: str) -> None:
-        """`origin`: compiled, modelled, published, or measured-cpu."""
-        self.figures[name] = {"value": value, "unit": unit, "origin": origin}
+    data: dict[str, Any] = field(default_factory=dict)  # what the worklog's figures are drawn from
 
     def write(self, folder: Path) -> None:
-        write_json(folder / "figures.json", self.figures)
-        tables = {
-            name: {
-                "columns": list(table.columns),
-                "rows": [list(row) for row in table.rows],
-                "right": list(table.right),
-                "note": table.note,
-            }
-            for name, table in self.tables.items()
-        }
-        write_json(folder / "tables.json", tables)
+        super().write(folder)
+        if self.data:
+            write_json(folder / "data.json", self.data)
         for name, kernel in self.kernels.items():
             place = folder / "kernels" / f"{name}.json.gz"
             place.parent.mkdir(parents=True, exist_ok=True)

@@ -51,14 +51,16 @@ def bytes_in_flight(family: str, layer: Layer, config: Config) -> int:
 
 def split_traffic(family: str, layer: Layer, m: int, config: Config, output_bytes: int) -> int:
     """Bytes of zeroing the output and of adding parts to it; 0 where each output is stored once."""
-    outputs = m * layer.n * output_bytes
+    outputs, parts = m * layer.n * output_bytes, split_parts(family, layer, config)
+    stored = parts == 1 and family not in ("GEMV", "GEMV_REVSPLITK")
+    return 0 if stored else outputs + parts * outputs
+
+
+def split_parts(family: str, layer: Layer, config: Config) -> int:
+    """How many blocks add to one output."""
     if family in ("GEMV", "GEMV_REVSPLITK"):
-        parts = -(-layer.k // (config.block_k * steps(family, layer, config)))
-    else:
-        parts = config.split_k or 1
-        if parts == 1:
-            return 0
-    return outputs + parts * outputs
+        return -(-layer.k // (config.block_k * steps(family, layer, config)))
+    return config.split_k or 1
 
 
 def load_widths(instructions: dict[str, int]) -> dict[str, int]:

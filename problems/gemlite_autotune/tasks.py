@@ -18,10 +18,12 @@ from common.errors import WorklogError
 from common.report.tables import Table, significant
 from common.timing.worker_client import child_command, child_environment
 from common.traces.compiled_kernel import CompiledKernel
+from problems.gemlite_autotune.compilers import with_packages
 from problems.gemlite_autotune.coverage import coverage
 from problems.gemlite_autotune.devices import describe
 from problems.gemlite_autotune.explored_table import explored_table
-from problems.gemlite_autotune.explorer import Outcome, explore, with_packages
+from problems.gemlite_autotune.explorer import Outcome, explore
+from problems.gemlite_autotune.figure_data import figure_data
 from problems.gemlite_autotune.jobs import Job, space_jobs, winner_job
 from problems.gemlite_autotune.layers import Layer, check_layer
 from problems.gemlite_autotune.ranking import rank
@@ -100,6 +102,7 @@ def tables_task(layer: Layer) -> Results:
     mapped = (TUNED_ON, "h100-sxm", "rtx-5090", "h200-sxm")
     gpus = [describe(name) for name in mapped]
     results.tables["figure-routes"] = route_strips(layer, gpus, tables)
+    results.data = figure_data(layer, gpus, tables)
     for gpu_id in mapped:
         stretches = route_map(layer, range(1, LARGEST_BATCH + 1), describe(gpu_id), tables)
         results.tables[f"routes-{gpu_id}"] = Table(

@@ -95,7 +95,6 @@ def main() -> None:
         run = take(Path(made).resolve()) if made else record(key, RUNS[key])
         name_evidence({key: run})
     score_predictions()
-    subprocess.run([sys.executable, str(HERE / "figures.py")], check=True)
     sys.exit(worklog("render", NAME) or worklog("check", NAME))
 
 

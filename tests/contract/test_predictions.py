@@ -148,3 +148,56 @@ def test_two_sets_or_predictions_of_one_name_are_refused(tmp_path: Path) -> None
 def test_bytes_that_are_no_utf8_are_a_usage_error(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="mend the file"):
         read(tmp_path, TEXT.encode().replace(b"bytes", b"\xff\xfe"))
+
+
+VERSIONED = """schema = "worklog.predictions/1"
+[[set]]
+name = "old"
+devices = ["nvidia-h200"]
+preset = "cpu"
+sealed = "2026-01-01"
+basis = "kernels compiled with Triton 3.9.0; nobody has run it"
+prediction = []
+[[set]]
+name = "new"
+devices = ["nvidia-h200"]
+preset = "cpu"
+sealed = "2026-01-02"
+basis = "the same with another compiler"
+versions = { torch = "2.11", triton = "3.6" }
+prediction = []
+"""
+
+
+def test_a_set_is_about_the_versions_that_it_names(tmp_path: Path) -> None:
+    path = tmp_path / "predictions.toml"
+    path.write_text(VERSIONED)
+    old, new = read_predictions(path)
+    lent = {"torch": "2.11.0+cu130", "triton": "3.6.0"}
+    assert new.applies_to("nvidia-h200", "cpu", lent)
+    assert not new.applies_to("nvidia-h200", "cpu", {**lent, "triton": "3.60.1"})
+    assert not new.applies_to("nvidia-h200", "cpu", {"torch": "2.110.0", "triton": "3.6.0"})
+    assert not new.applies_to("nvidia-h200", "cpu", {"torch": "2.11.0", "triton": None})
+    assert old.applies_to("nvidia-h200", "cpu", lent)  # it names none: any
+    # Versions inside a set are sealed with it.
+    path.write_text(VERSIONED.replace('triton = "3.6"', 'triton = "3.7"'))
+    assert read_predictions(path)[1].sha256 != new.sha256
+
+
+def test_versions_outside_a_seal_say_no_more_than_the_sealed_basis(tmp_path: Path) -> None:
+    path = tmp_path / "predictions.toml"
+    path.write_text(VERSIONED)
+    before = [one.sha256 for one in read_predictions(path)]
+    path.write_text(VERSIONED + '[versions.old]\ntriton = "3.9.0"\n')
+    sets = read_predictions(path)
+    assert [one.sha256 for one in sets] == before
+    assert sets[0].applies_to("nvidia-h200", "cpu", {"triton": "3.9.0"})
+    assert not sets[0].applies_to("nvidia-h200", "cpu", {"triton": "3.6.0"})
+    for wrong in (
+        '[versions.old]\ntriton = "3.6"\n',
+        '[versions.new]\ntorch = "2.11"\n',
+        '[versions.nobody]\ntorch = "2.11"\n',
+    ):
+        path.write_text(VERSIONED + wrong)
+        with pytest.raises(UsageError, match=r"does not say|is none"):
+            read_predictions(path)

@@ -107,6 +107,11 @@ SECTIONS = (
     "Ruled out", "Root cause", "Fix", "Verification", "Threats to validity",
     "Reproduce each number", "Exercises", "Is this your problem?", "Journal and sources",
 )  # fmt: skip
+EXERCISES = "".join(
+    f"{number}. *{tier}.* What is {number} times 7?\n\n   <details><summary>Answer</summary>It is "
+    f"{number * 7}.<!-- check: {number * 7} = {number} * 7 --></details>\n\n"
+    for number, tier in enumerate(("Read", "Read", "Predict", "Compute", "Break", "Port"), 1)
+)
 PREDICTIONS = """schema = "worklog.predictions/1"
 [[set]]
 name = "first"

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from helpers.command import worklog
 from helpers.runs import summarise_into, write_run
-from helpers.synthetic import PREDICTIONS, SECTIONS, VARIANTS, make_problem
+from helpers.synthetic import EXERCISES, PREDICTIONS, SECTIONS, VARIANTS, make_problem
 
 from common.contract.problem import load_problem
 from common.errors import UsageError
-from common.pages.blocks import RENDERERS, render_page
+from common.pages.blocks import RENDERERS, render_block, render_page
 from common.pages.check import check, render
 
 PLAIN = {"fill": [1_000_000] * 12, "step": [4_000_000] * 12}
@@ -49,6 +49,7 @@ def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for section in SECTIONS:
         text += f"## {section}\n\nWords, `code` and ümlauts.\n\n"
         text += block(BLOCKS[section]) + "\n\n" if section in BLOCKS else ""
+        text += EXERCISES if section == "Exercises" else ""
     path = folder / "WORKLOG.md"
     path.write_text(text, encoding="utf-8")
     (tmp_path / "README.md").write_text("# Root\n\n" + block("problems") + "\n")
@@ -94,7 +95,7 @@ def test_text_outside_of_blocks_is_not_touched(page: Path) -> None:
 
 
 def test_a_number_that_was_edited_by_hand_is_found_with_its_line(page: Path) -> None:
-    start = line_of(page, "<!-- worklog:verdicts")
+    start = line_of(page, "| double | 2.00 (2.00")
     found = findings(page, "2.00 (2.00", "1.90 (2.00")
     assert found == [
         f"{page}:{start}: block verdicts differs from its evidence; run worklog render"
@@ -161,7 +162,7 @@ def test_a_prediction_that_was_changed_after_the_run_is_found(page: Path) -> Non
     predictions.write_text(PREDICTIONS.replace("high = 200", "high = 201"))
     found = [str(each) for each in check([])]
     assert any(
-        each.startswith(f"{predictions}:1: set first was changed after the run") for each in found
+        each.startswith(f"{predictions}:3: set first was changed after the run") for each in found
     )
     assert any("block predictions differs" in each for each in found)
     render([])
@@ -205,7 +206,8 @@ def test_evidence_that_is_missing_damaged_or_unfinished_is_found(page: Path) -> 
 
 def test_a_page_that_is_missing_or_no_utf8_is_a_finding(page: Path) -> None:
     page.write_bytes(page.read_bytes() + b"\xff")
-    expected = f"{page}:1: is not UTF-8"
+    line = page.read_bytes().count(b"\n") + 1
+    expected = f"{page}:{line}: is not UTF-8"
     assert any(str(each).startswith(expected) for each in check([]))
     assert any(str(each).startswith(expected) for each in render([])[1])
     page.unlink()
@@ -245,3 +247,42 @@ def test_a_page_outside_of_a_problem_names_it(page: Path) -> None:
     assert "no problem 'nothing'" in str(render_page(path, None)[1][0])
     with pytest.raises(UsageError):
         check(["nothing"])
+
+
+def test_evidence_that_is_awaited_is_said_to_be_and_is_no_finding(page: Path) -> None:
+    toml = page.parent / "problem.toml"
+    toml.write_text(
+        toml.read_text().replace('cpu = "recorded/cpu"', 'cpu = "recorded/cpu"\nlater = ""')
+    )
+    text = page.read_text()
+    page.write_text(text.replace("memory run=cpu", "memory run=later"))
+    changed, found = render([])
+    assert page in changed and found == [] and check([]) == []
+    assert "_Evidence `later` is not recorded yet._" in page.read_text()
+
+
+def test_the_published_rows_are_scored_and_the_open_ones_say_so(page: Path) -> None:
+    problem = load_problem("spin")
+    table = render_block(problem, "published", {"model": "8B"})
+    assert "| 8B, RTX 5090 | float8wo tokens/s | 7.48 | 7.553 | +1.0 % | predicted |" in table
+    assert "| float8dq tokens/s | 169.8 | 211.5 | +24.5 % | **open** |" in table
+    assert "3B" not in table
+    assert "3B" in render_block(problem, "published", {})
+    with pytest.raises(UsageError, match="70B"):
+        render_block(problem, "published", {"model": "70B"})
+
+
+def test_a_drawing_stands_with_its_own_title_and_one_that_is_none_is_found(page: Path) -> None:
+    problem = load_problem("spin")
+    path = page.parent / "figures" / "one.svg"
+    path.parent.mkdir()
+    options = {"run": "cpu", "name": "one"}
+    for text in (None, "<svg", "<svg xmlns='http://www.w3.org/2000/svg'/>"):
+        if text is not None:
+            path.write_text(text)
+        with pytest.raises(UsageError, match="draw it anew"):
+            render_block(problem, "drawing", options)
+    path.write_text("<svg xmlns='http://www.w3.org/2000/svg'><title>a [b]</title></svg>")
+    assert render_block(problem, "drawing", options) == "![a (b)](figures/one.svg)"
+    with pytest.raises(UsageError, match="no evidence 'other'"):
+        render_block(problem, "drawing", {**options, "run": "other"})

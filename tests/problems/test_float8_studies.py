@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
 from common.cli import main
 from common.contract.problem import load_problem
 from common.errors import UsageError
-from common.experiments.request import packages_root
-from common.experiments.study import run_script
+from common.experiments.request import limited, packages_root, settle
+from common.experiments.study import Wish, run_script
+from common.floors.published import MODELS
 from common.floors.traffic import bytes_per_weight
+from common.pages.blocks import render_block
+from common.recording.run_folder import open_run
+from common.report.summary import build_summary
 
 PROBLEM = load_problem("float8_weight_only")
 no_triton = pytest.mark.skipif(
@@ -136,7 +143,8 @@ def test_a_study_that_does_not_exist_is_refused_with_the_choices(
     with pytest.raises(UsageError, match="ablation, codegen"):
         PROBLEM.study_variants("speed")
     assert main(["bench", "float8_weight_only", "--study", "speed"]) == 2
-    assert "there are: ablation, codegen, kernels" in capsys.readouterr().err
+    known = "there are: ablation, codegen, conversion, decode, kernels, layers"
+    assert known in capsys.readouterr().err
     both = ["bench", "float8_weight_only", "--study", "codegen", "--variant", "bf16"]
     assert main(both) == 2
 
@@ -144,17 +152,178 @@ def test_a_study_that_does_not_exist_is_refused_with_the_choices(
 def test_a_study_whose_check_fails_or_that_breaks_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = tmp_path / "problems" / "small"
-    folder.mkdir(parents=True)
-    (folder / "problem.toml").write_text((PROBLEM.folder / "problem.toml").read_text())
-    (folder / "predictions.toml").write_text((PROBLEM.folder / "predictions.toml").read_text())
-    monkeypatch.setenv("WORKLOG_ROOT", str(tmp_path))
+    folder = small_problem(tmp_path, monkeypatch)
     document = {"schema": "worklog.study/1", "title": "t", "columns": ["a"], "rows": [[None]]}
     for holds, code in ((True, 0), (False, 1)):
         text = json.dumps(document | {"checks": [{"says": "it is", "holds": holds}]})
         (folder / "study_x.py").write_text(f"print({text!r})")
-        assert run_script("small", "x", False) == code
+        assert run_script("small", "x", Wish("cpu", out=tmp_path / "out")) == code
         assert ("holds: it is" if holds else "FAILS: it is") in capsys.readouterr().out
     (folder / "study_x.py").write_text("raise SystemExit(3)")
-    assert main(["bench", "small", "--study", "x"]) == 1
+    assert main(["bench", "small", "--study", "x", "--out", str(tmp_path / "bad")]) == 1
     assert "exit code 3" in capsys.readouterr().err
+    (left,) = (tmp_path / "bad").glob("small/*/*")
+    assert left.name.endswith(".unfinished")
+
+
+def small_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A problem with this one's variants and, as yet, no study of its own but those of variants."""
+    folder = tmp_path / "problems" / "small"
+    folder.mkdir(parents=True)
+    (folder / "problem.toml").write_text((PROBLEM.folder / "problem.toml").read_text())
+    (folder / "predictions.toml").write_text('schema = "worklog.predictions/1"\n')
+    monkeypatch.setenv("WORKLOG_ROOT", str(tmp_path))
+    return folder
+
+
+SCRIPT = """
+import json, os, sys
+from common.experiments.study import add_sample
+add_sample({"round": 0, "order": 0, "variant": "a", "phase": "p", "duration_ns": 7})
+print(json.dumps({"schema": "worklog.study/1", "title": "t " + sys.argv[2], "columns": ["a", "b"],
+    "rows": [["x|y", 1]], "right": ["b"], "checks": [{"says": "c", "holds": False}],
+    "figures": {"f": {"value": 1.5, "interval": [1.4, 1.6], "unit": "u"}},
+    "facts": {"torch": "9"}}))
+"""
+
+
+def test_a_study_is_kept_as_a_run_that_pages_and_predictions_can_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = small_problem(tmp_path, monkeypatch)
+    (folder / "study_x.py").write_text(SCRIPT)
+    (folder / "predictions.toml").write_text(
+        'schema = "worklog.predictions/1"\n[[set]]\nname = "s"\ndevices = ["cpu-"]\n'
+        'preset = "x-tiny"\nsealed = "2026-11-21"\nbasis = "b"\n[[set.prediction]]\n'
+        """id = "X1"\nquantity = 'figure("x", "f")'\nlow = 1\nhigh = 2\nbecause = "b"\n"""
+    )
+    command = ["bench", "small", "--study", "x", "--preset", "tiny", "--device", "cpu"]
+    assert main([*command, "--out", str(folder / "recorded"), "--json"]) == 1  # its check says no
+    assert json.loads(capsys.readouterr().out)["title"] == "t tiny"
+    (place,) = (folder / "recorded").glob("small/*/*")
+    run = open_run(place)
+    assert run.finished and [s["duration_ns"] for s in run.samples()] == [7]
+    assert str(tmp_path) not in (place / "manifest.json").read_text()
+    text = (folder / "problem.toml").read_text()
+    text = text[: text.index("[evidence]")] + f'[evidence]\nx = "{place.relative_to(folder)}"\n'
+    (folder / "problem.toml").write_text(text)
+    problem = load_problem("small")
+    table = render_block(problem, "table", {"run": "x", "variant": "x", "table": "rows"})
+    assert "| x&#124;y | 1 |" in table and "_t tiny._" in table and "preset x-tiny" in table
+    shown = render_block(problem, "table", {"run": "x", "variant": "x", "table": "checks"})
+    assert "**does not hold**" in shown
+    scored = render_block(problem, "predictions", {"run": "x", "set": "s"})
+    assert "1.5 (1.4 … 1.6) | hit |" in scored and "sealed before it was made" in scored
+    assert build_summary(run) == json.loads((place / "summary.json").read_text())
+
+
+def test_the_limits_of_a_study_change_the_preset_and_nothing_else() -> None:
+    request = limited(settle("float8_weight_only", "tiny", device="cpu"), "ablation")
+    assert request.preset.name == "tiny" and request.preset.max_rounds == 10
+    assert request.preset.settings["decode_steps"] == 1
+    assert request.preset.settings["model"] == "tiny"
+    assert request.preset.max_seconds == 10  # of tiny: a study never takes longer than its preset
+    assert limited(request, "codegen") == request
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("[studies.ablation]", "[studies.ablatoin]", "ablatoin] names no study; use one of"),
+        ("max_rounds = 10\n", "rounds = 10\n", "ablation] sets 'rounds'; use one of"),
+    ],
+)
+def test_limits_of_no_study_or_of_something_else_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, old: str, new: str, says: str
+) -> None:
+    path = small_problem(tmp_path, monkeypatch) / "problem.toml"
+    text = path.read_text()
+    at = text.index("[studies.ablation]")
+    path.write_text(text[:at] + text[at:].replace(old, new, 1))
+    with pytest.raises(UsageError, match=re.escape(says)):
+        load_problem("small")
+
+
+def quick(study: str, tmp_path: Path) -> tuple[dict[str, Any], Path]:
+    """A study's real script, small and without the compiler: everything but the generated code."""
+    command = [sys.executable, "-m", "common.cli", "bench", "float8_weight_only", "--study", study]
+    command += ["--preset", "tiny", "--device", "cpu", "--json", "--out", str(tmp_path)]
+    environment = {**os.environ, "TORCHDYNAMO_DISABLE": "1"}
+    done = subprocess.run(
+        command, check=False, capture_output=True, text=True, timeout=600, env=environment
+    )
+    assert done.returncode in (0, 1), done.stderr
+    (folder,) = tmp_path.glob("float8_weight_only/*/*")
+    return json.loads(done.stdout), folder
+
+
+@pytest.mark.slow
+def test_the_layers_of_every_library_run_beside_ours(tmp_path: Path) -> None:
+    document, folder = quick("layers", tmp_path)
+    facts = document["facts"]
+    assert facts["missing"].keys() == {"GemLite A16W8"}  # needs a GPU, and is listed with that
+    assert facts["sides"]["torchao 0.14.1"]["torchao"] == "0.14.1"
+    errors = {name: side.get("error") for name, side in facts["sides"].items()}
+    assert errors.pop("copy") is None and errors.pop("bf16") < 0.005
+    assert all(0.01 < error < 0.06 for error in errors.values()), errors
+    figures = document["figures"]
+    assert figures["copy-share-m1"]["value"] == 1
+    assert figures["fused-float8-share-m4"]["value"] > 0
+    assert {"torchao-0.18.0-over-fused-m1", "bf16-over-fused-m4"} <= figures.keys()
+    assert len(open_run(folder).samples()) == 5 * 2 * 10
+
+
+@pytest.mark.slow
+def test_the_kernels_and_the_passes_are_measured(tmp_path: Path) -> None:
+    document, folder = quick("kernels", tmp_path / "kernels")
+    assert {"ahead_4096x4096", "share_4096x4096", "own_share_2048x6144"} <= set(document["figures"])
+    assert all(f["interval"] for f in document["figures"].values())
+    samples = open_run(folder).samples()
+    assert {s["variant"] for s in samples} >= {"fused float8", "own bf16 GEMV", "read float8"}
+    document, _ = quick("conversion", tmp_path / "conversion")
+    assert document["figures"]["cast_ns_float8"]["value"] > 0
+    assert len(document["checks"]) == 6 and len(document["rows"]) == 15
+
+
+def test_the_gpu_checks_want_the_bandwidth_and_every_library_behind() -> None:
+    study = module("study_layers")
+    preset = {"rows": 64, "columns": 64, "count": 2, "batches": [1]}
+    durations = {"fused float8": 60, "copy": 100, "bf16": 115, "torchao 0.14.1": 70}
+    durations["torchao 0.18.0"] = 58
+    taken = {(n, "M=1"): [ns * 1000 + i for i in range(12)] for n, ns in durations.items()}
+    rows, figures = study.report(taken, preset, {"GemLite A16W8": "no GPU"})
+    assert figures["fused-float8-share-m1"]["value"] == pytest.approx(100 / 60 / 2, rel=1e-3)
+    assert figures["bf16-share-m1"]["value"] == pytest.approx(100 / 115, rel=1e-3)
+    verdicts = {check["says"].split(" is ")[0]: check["holds"] for check in
+                study.checks(figures, "cuda")}  # fmt: skip
+    assert verdicts["bf16-over-fused-m1"] and verdicts["torchao-0.14.1-over-fused-m1"]
+    assert not verdicts["torchao-0.18.0-over-fused-m1"]
+    assert [holds for says, holds in verdicts.items() if says.startswith("one row")] == [False]
+    assert rows[-1][-1] == "no GPU"
+    assert study.checks(figures, "cpu")[0]["holds"]
+
+
+def test_figures_are_drawn_from_what_is_recorded(tmp_path: Path) -> None:
+    drawing = module("figures")
+    problem = load_problem("float8_weight_only")
+    written = drawing.draw(problem, tmp_path)
+    assert [path.stem for path in written] == [
+        name for name, (key, _) in drawing.FIGURES.items() if key in problem.evidence
+    ]
+    for path in written:
+        picture = ElementTree.parse(path).getroot()
+        assert picture.tag.endswith("svg") and len(path.read_bytes()) < 300_000
+        assert "measured-cpu" in path.read_text()
+        committed = problem.folder / "figures" / path.name
+        assert committed.read_text() == path.read_text(), "draw the figures anew"
+
+
+def test_the_numeric_answers_of_the_exercises_are_computed() -> None:
+    page = (PROBLEM.folder / "WORKLOG.md").read_text()
+    weights, head = MODELS["8B"].linears, MODELS["8B"].head
+    assert f"{weights:,} weights" in page and f"{head:,}" in page
+    rates = [1792e9 / (bytes_ * weights) for bytes_ in (29, 21, 5, 2, 1)]
+    answer = "{:.1f}, {:.1f}, {:.0f}, {:.0f} and {:.0f}.".format(*rates)
+    assert answer in page
+    assert f"= {14 * head / 1e9:.2f} GB" in page
+    assert f"5.5 ÷ 3.65 = {5.5 / 3.65:.1f}, and 1.8 ÷ 0.45 = {1.8 / 0.45:.1f}" in page

@@ -20,7 +20,7 @@ from common.workloads.weights import build_random, stored_parts
 FOLDER = load_problem("float8_weight_only").folder
 sys.path.insert(0, str(FOLDER))
 
-from fused_float8 import operators, packing  # noqa: E402
+from fused_float8 import operators, packing, tuned_bf16  # noqa: E402
 
 pytestmark = pytest.mark.slow
 E4M3, E5M2 = torch.float8_e4m3fn, torch.float8_e5m2
@@ -255,6 +255,66 @@ def test_arguments_that_do_not_fit_are_refused_by_name_shape_and_dtype(
 def test_weights_that_cannot_be_packed_are_refused(call: Any, says: str) -> None:
     with pytest.raises(ValueError, match=says):
         call()
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda x, w: (x, w.float()), r"weight must be contiguous bfloat16 \(N, K\), not Float"),
+        (lambda x, w: (x, w.T), r"weight must be contiguous bfloat16 .*70, 6"),
+        (lambda x, w: (torch.cat([x, x]), w), r"x must be bfloat16 \(1, 70\), not .*\[2, 70\]"),
+        (lambda x, w: (x[:, :9], w), r"x must be bfloat16 \(1, 70\), not .*\[1, 9\]"),
+    ],
+)
+def test_the_bf16_baseline_refuses_what_does_not_fit(call: Any, says: str) -> None:
+    x, weight = torch.randn(1, 70).bfloat16(), torch.randn(6, 70).bfloat16()
+    with pytest.raises(ValueError, match=says):
+        operators.bf16_gemv(*call(x, weight))
+
+
+def test_a_strided_or_wrongly_shaped_scale_is_refused_or_made_whole() -> None:
+    x, packed = random_case(2, 6, 70)
+    strided = packed.scale.repeat_interleave(2)[::2]
+    with pytest.raises(ValueError, match="scale must be contiguous"):
+        operators.linear(x, packed.values, strided, packed.nan_rows)
+    again = packing.pack_float8(packed.values, strided)  # the packer copies it
+    assert torch.equal(run(x, again), run(x, packed))
+    for shape in ((7,), (1, 6), (6, 1, 1)):
+        with pytest.raises(ValueError, match="scale must be floating-point of shape"):
+            packing.pack_float8(packed.values, torch.ones(shape))
+
+
+@pytest.mark.parametrize("shape", [(3, 5), (2048, 1025), (4096, 1024)])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, E4M3])
+def test_a_copy_on_huge_pages_is_a_copy(shape: tuple[int, int], dtype: torch.dtype) -> None:
+    given = torch.randn(shape).to(dtype)
+    for each in (given, given.T):
+        moved = operators.on_huge_pages(each)
+        assert moved.shape == each.shape and moved.dtype == dtype and moved.is_contiguous()
+        assert torch.equal(moved.view(torch.uint8), each.contiguous().view(torch.uint8))
+        assert moved.data_ptr() != each.data_ptr()
+        if moved.nbytes >= 2 << 20:
+            assert moved.data_ptr() % (2 << 20) == 0
+
+
+@torch.no_grad()
+def test_the_tuned_baselines_compute_what_torch_does() -> None:
+    config = CONFIGS["tiny"].with_cache_length(16)
+    device = torch.device("cpu")
+    plain = build_random(config, device, 1)
+    tuned = build_random(config, device, 1, after_module=tuned_bf16.use_gemv_)
+    assert sum(type(m) is tuned_bf16.GemvLinear for m in tuned.modules()) == 15
+    for tokens in (torch.tensor([5]), torch.tensor([5, 6, 7])):
+        positions = torch.arange(len(tokens))
+        wanted = plain(tokens, positions).float()
+        error = (tuned(tokens, positions).float() - wanted).norm() / wanted.norm()
+        assert error < 0.02
+    with pytest.raises(ValueError, match=r"a weight is float32 \(2, 3\)"):
+        tuned_bf16.use_gemv_(nn.Linear(3, 2))
+    biased = nn.Linear(3, 2).bfloat16()
+    wanted = biased(torch.ones(1, 3).bfloat16())
+    tuned_bf16.use_gemv_(biased)
+    assert torch.allclose(biased(torch.ones(1, 3).bfloat16()), wanted, atol=0.02)
 
 
 def test_the_bf16_baseline_and_the_read_are_right(default_set: str) -> None:

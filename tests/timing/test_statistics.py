@@ -179,6 +179,25 @@ def test_unpaired_samples_may_differ_in_length_and_say_that_they_are_unpaired() 
     assert found.reasons[0] == "not interleaved"
 
 
+@pytest.mark.parametrize(
+    ("n", "m", "rho"), [(10, 10, 0.0), (20, 60, 0.0), (60, 60, 0.0), (20, 60, 0.3), (60, 60, 0.6)]
+)
+def test_the_interval_of_an_unpaired_ratio_covers_equal_sides(n: int, m: int, rho: float) -> None:
+    rng = np.random.default_rng(12)
+    covered, widths = 0, []
+    for _ in range(400):
+        of_a, of_b = 0.05 * ar1(rng, n, rho), 0.05 * ar1(rng, m, rho)
+        interval = compare_unpaired(np.exp(of_a), np.exp(of_b)).interval
+        assert interval is not None
+        covered += interval.low <= 1.0 <= interval.high
+        ends = [summarise(side).interval for side in (of_a, of_b)]
+        assert None not in ends
+        added = sum(end.high - end.low for end in ends if end is not None)
+        widths.append(math.log(interval.high / interval.low) / added)
+    assert 0.94 <= covered / 400 <= 1.0
+    assert np.median(widths) < 0.8  # squares are added, not the widths themselves
+
+
 def test_unpaired_is_never_bolder_than_paired() -> None:
     rng = np.random.default_rng(10)
     for shift in np.linspace(0.0, 0.15, 40):

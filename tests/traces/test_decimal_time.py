@@ -73,3 +73,9 @@ def test_what_does_not_fit_64_bits_stops_at_the_farthest_time() -> None:
         assert nanoseconds_of([b"1", text, b"-" + text]).ns.tolist() == [
             1000, FARTHEST_NS, -FARTHEST_NS,
         ]  # fmt: skip
+
+
+def test_a_short_number_may_stand_for_many_digits() -> None:
+    assert nanoseconds(b"1E8") == (10**11, True)
+    assert nanoseconds(b"4e15") == (4 * 10**18, True)
+    assert nanoseconds_of([b"1E8", b"4e15"]).ns.tolist() == [10**11, 4 * 10**18]

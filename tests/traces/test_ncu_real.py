@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import builtins
 import gzip
 import importlib.util
 import math
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from common.errors import PreconditionError, UsageError
 from common.traces.ncu import base_name, metrics_of_interest, read_ncu, reading, summary
-from common.traces.ncu_rep import frame
+from common.traces.ncu_rep import MAGIC, frame
 
 needs_ncu_report = pytest.mark.skipif(
     importlib.util.find_spec("ncu_report") is None, reason="ncu-report is not installed"
@@ -192,17 +190,39 @@ def test_a_report_cut_before_its_first_launch_is_an_error(real_data: Path, tmp_p
         read_ncu(cut)
 
 
+def in_place_of_nvidias(monkeypatch: pytest.MonkeyPatch, folder: Path, code: str) -> None:
+    """Another `ncu_report` for the process that reads reports."""
+    (folder / "ncu_report.py").write_text(code)
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+
+
+REPORT = MAGIC + bytes(4)  # the frame of a report without a block: whole, and holding nothing
+
+
 def test_without_ncu_report_the_error_names_the_command(
-    real_data: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real_import = builtins.__import__
-
-    def importing(name: str, *args: Any, **kwargs: Any) -> Any:
-        if name == "ncu_report":
-            raise ImportError("No module named 'ncu_report'")
-        return real_import(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", importing)
+    in_place_of_nvidias(monkeypatch, tmp_path, "raise ImportError('none')")
+    (tmp_path / "x.ncu-rep").write_bytes(REPORT)
     with pytest.raises(PreconditionError, match="pip install ncu-report==") as caught:
-        read_ncu(real_data / "ncu/sgemm_a10g_0304.ncu-rep")
+        read_ncu(tmp_path / "x.ncu-rep")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("code", "says"),
+    [
+        ("import os\ndef load_report(path): os.abort()", "ended with SIGABRT on it"),
+        ("import os\ndef load_report(path): os.kill(os.getpid(), 11)", "ended with SIGSEGV on it"),
+        ("import os\ndef load_report(path): os._exit(0)", "gave nothing"),
+        ("def load_report(path): raise RuntimeError('two\\nlines')", "cannot read it"),
+    ],
+)
+def test_a_report_that_ends_nvidias_reader_does_not_end_this_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, says: str
+) -> None:
+    in_place_of_nvidias(monkeypatch, tmp_path, code)
+    (tmp_path / "x.ncu-rep").write_bytes(REPORT)
+    with pytest.raises(UsageError, match=says) as caught:
+        read_ncu(tmp_path / "x.ncu-rep")
+    assert "\n" not in str(caught.value) and "again" in str(caught.value)

@@ -125,8 +125,10 @@ template <int ROWS>
 TARGET static void bf16_rows(
     const uint16_t* w, int64_t stride, const float* x, int64_t columns, float* sums) {
   constexpr int STEP = V::BYTES / 2;
-  typename V::F acc[ROWS][2];
-  for (auto& row : acc) row[0] = row[1] = V::zero();
+  constexpr int PARTS = 64 / V::BYTES;  // each has sums of its own: independent chains
+  typename V::F acc[ROWS][2 * PARTS];
+  for (auto& row : acc)
+    for (auto& chain : row) chain = V::zero();
   for (int64_t k = 0; k < columns; k += 32) {  // one cache line
 #pragma GCC unroll 4
     for (int r = 0; r < ROWS; r++)
@@ -137,11 +139,17 @@ TARGET static void bf16_rows(
       for (int r = 0; r < ROWS; r++) {
         const typename V::I raw = V::load(w + r * stride + k + part);
         const float* here = x + k + part;
-        acc[r][0] = V::fma(V::low_halves(raw), V::loadf(here), acc[r][0]);
-        acc[r][1] = V::fma(V::high_halves(raw), V::loadf(here + STEP / 2), acc[r][1]);
+        auto& low = acc[r][2 * (part / STEP)];
+        auto& high = acc[r][2 * (part / STEP) + 1];
+        low = V::fma(V::low_halves(raw), V::loadf(here), low);
+        high = V::fma(V::high_halves(raw), V::loadf(here + STEP / 2), high);
       }
   }
-  for (int r = 0; r < ROWS; r++) sums[r] += V::reduce(V::add(acc[r][0], acc[r][1]));
+  for (int r = 0; r < ROWS; r++) {
+    typename V::F sum = acc[r][0];
+    for (int chain = 1; chain < 2 * PARTS; chain++) sum = V::add(sum, acc[r][chain]);
+    sums[r] += V::reduce(sum);
+  }
 }
 
 template <int ROWS>
@@ -162,7 +170,7 @@ TARGET static void bf16_group(
 TARGET static void bf16_gemv(
     const uint16_t* w, int64_t columns, const float* x, uint16_t* y, int64_t from, int64_t to) {
   int64_t n = from;
-  for (; n + 4 <= to; n += 4) bf16_group<4>(w, columns, x, y, n);
+  for (; n + 2 <= to; n += 2) bf16_group<2>(w, columns, x, y, n);
   for (; n < to; n++) bf16_group<1>(w, columns, x, y, n);
 }
 

@@ -3,11 +3,17 @@
 #include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/from_blob.h>
 #include <torch/library.h>
+
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
 
 #include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <cstdlib>
 #include <cstring>
 #include <string>
 #include <vector>
@@ -328,9 +334,29 @@ int64_t read_only(const at::Tensor& tensor) {
   return all;
 }
 
+// A contiguous copy in memory that the kernel may back with pages of 2 MiB: a stream through 4 KiB
+// pages stops at each of them for a translation. Small tensors, and other systems, get a plain copy.
+at::Tensor on_huge_pages(const at::Tensor& tensor) {
+  const at::Tensor plain = tensor.contiguous();
+#if defined(__linux__)
+  constexpr size_t PAGE = 2 << 20;
+  const size_t bytes = plain.nbytes();
+  if (bytes >= PAGE) {
+    const size_t whole = (bytes + PAGE - 1) / PAGE * PAGE;
+    if (void* memory = std::aligned_alloc(PAGE, whole)) {
+      madvise(memory, whole, MADV_HUGEPAGE);  // before the first touch; a refusal costs only speed
+      std::memcpy(memory, plain.const_data_ptr(), bytes);
+      return at::from_blob(memory, plain.sizes(), [](void* p) { std::free(p); }, plain.options());
+    }
+  }
+#endif
+  return plain.clone();
+}
+
 }  // namespace
 
 TORCH_LIBRARY_IMPL(float8_weight_only, CPU, library) {
+  library.impl("on_huge_pages", on_huge_pages);
   library.impl("linear", float8_linear);
   library.impl("bf16_gemv", bf16_gemv);
   library.impl("read_only", read_only);

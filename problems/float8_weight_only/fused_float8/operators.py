@@ -3,6 +3,7 @@
     linear(x (M, K) bfloat16, weight (N, K) float8, scale (N,) or (1,) float32, nan_rows) -> (M, N)
     bf16_gemv(x (1, K) bfloat16, weight (N, K) bfloat16) -> (1, N)
     read_only(tensor) -> int        reads all of it, to measure what the bus gives
+    on_huge_pages(tensor) -> Tensor a copy in memory of 2 MiB pages, where the system has them
     instruction_set(name) -> str    chooses the CPU kernels by name ("" changes nothing)
 
 Sums are float32; each output is rounded to bfloat16 once, after the scale. `nan_rows` lists the
@@ -27,6 +28,7 @@ LIBRARY = _library("float8_weight_only", "DEF")
 LIBRARY.define("linear(Tensor x, Tensor weight, Tensor scale, Tensor nan_rows) -> Tensor")
 LIBRARY.define("bf16_gemv(Tensor x, Tensor weight) -> Tensor")
 LIBRARY.define("read_only(Tensor tensor) -> int")
+LIBRARY.define("on_huge_pages(Tensor tensor) -> Tensor")
 LIBRARY.define("instruction_set(str wanted) -> str")
 
 FLOAT8_DTYPES = (torch.float8_e4m3fn, torch.float8_e5m2)
@@ -96,6 +98,7 @@ if UNAVAILABLE is not None:
     LIBRARY.impl("linear", linear_by_torch, "CPU")
     LIBRARY.impl("bf16_gemv", bf16_gemv_by_torch, "CPU")
     LIBRARY.impl("read_only", read_only_by_torch, "CPU")
+    LIBRARY.impl("on_huge_pages", torch.clone, "CPU")
     LIBRARY.impl("instruction_set", lambda wanted: "torch", "CompositeExplicitAutograd")
 
 
@@ -107,8 +110,10 @@ def _linear_on_gpu(x: Tensor, weight: Tensor, scale: Tensor, nan_rows: Tensor) -
 
 
 LIBRARY.impl("linear", _linear_on_gpu, "CUDA")
+LIBRARY.impl("on_huge_pages", torch.clone, "CUDA")  # its pages are large already
 
 linear = torch.ops.float8_weight_only.linear
 bf16_gemv = torch.ops.float8_weight_only.bf16_gemv
 read_only = torch.ops.float8_weight_only.read_only
+on_huge_pages = torch.ops.float8_weight_only.on_huge_pages
 instruction_set = torch.ops.float8_weight_only.instruction_set

@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from .operators import FLOAT8_DTYPES, described, linear
+from .operators import FLOAT8_DTYPES, described, linear, on_huge_pages
 
 SMALLEST_AMAX = 1e-12  # torchao's: keeps the scale of a row of zeros above zero
 
@@ -72,7 +72,8 @@ def pack_float8(values: Tensor, scale: Tensor) -> PackedWeight:
             f"scale must be floating-point of shape (), (1,), ({rows},) or ({rows}, 1), not "
             f"{described(scale)}; pass one per row or one for all"
         )
-    bits = values.contiguous().view(torch.uint8) & 0x7F
+    values = values.contiguous()
+    bits = values.view(torch.uint8) & 0x7F
     if values.dtype == torch.float8_e5m2:
         if bool((bits == 0x7C).any()):
             raise ValueError(
@@ -83,7 +84,8 @@ def pack_float8(values: Tensor, scale: Tensor) -> PackedWeight:
     else:
         is_nan = bits == 0x7F
     nan_rows = is_nan.any(1).nonzero().reshape(-1)
-    return PackedWeight(values.contiguous(), scale.float().reshape(-1).contiguous(), nan_rows)
+    moved = on_huge_pages(values.view(torch.uint8)).view(values.dtype)
+    return PackedWeight(moved, scale.float().reshape(-1).contiguous(), nan_rows)
 
 
 class FusedFloat8Linear(nn.Linear):

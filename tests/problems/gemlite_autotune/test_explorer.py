@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from common.errors import PreconditionError
+from common.errors import PreconditionError, UsageError
 from common.traces.compiled_kernel import parse_compiled, read_compiled
 from problems.gemlite_autotune import explorer
 from problems.gemlite_autotune.devices import describe
 from problems.gemlite_autotune.explored_table import explored_table
-from problems.gemlite_autotune.explorer import Cache, Outcome, explore
+from problems.gemlite_autotune.explorer import Cache, Outcome, explore, lots_of
 from problems.gemlite_autotune.jobs import Job, parse_job, space_jobs, winner_job
 from problems.gemlite_autotune.layers import Layer
 from problems.gemlite_autotune.ranking import rank
@@ -32,25 +34,34 @@ from problems.gemlite_autotune.static_metrics import (
 W4 = Layer(4096, 4096, "a16w4", 128)
 WINNER = Config(16, 128, 64, warps=8, stages=1, split_k=16, a_order=2, group_m=8)
 DATA = Path(__file__).parents[2] / "data" / "compiled"
-# Answers like the worker, but does as a job's number of warps says instead of compiling.
+# What a compiler does as a job's number of warps says, in place of compiling. The server that
+# forks it, and what happens when it dies, are the real ones.
 STAND_IN = """
-import json, os, sys
-template = json.loads(open(sys.argv[1]).read())
-print(json.dumps({"ready": True}), flush=True)
-for line in sys.stdin:
-    job = json.loads(line)
+import contextlib, json, os, time
+def preload(): pass
+@contextlib.contextmanager
+def for_gpu(gpu):
+    if gpu == "h200-sxm":
+        raise ImportError("No module named 'gemlite'")
+    yield
+def one(job):
     warps = job["config"]["warps"]
     if warps == 1:
         os._exit(11)
     if warps == 2:
-        print(json.dumps({"failed": "CompilationError: no such layout"}), flush=True)
-        continue
-    template["job"] = job
-    template["seconds"] = {"cpu": 0.5}
-    print(json.dumps({"compiled": template}), flush=True)
-    with open(sys.argv[2], "a") as log:
+        return {"failed": "CompilationError: no such layout"}
+    if warps == 16:
+        os.kill(os.getpid(), 11)
+    if warps == 32:
+        time.sleep(60)
+    template = json.loads(open(os.environ["STAND_IN_TEMPLATE"]).read())
+    with open(os.environ["STAND_IN_LOG"], "a") as log:
         log.write("compiled\\n")
+    return {"compiled": {**template, "job": job, "seconds": {"cpu": 0.5}}}
+def answer(request):
+    return {"answers": [one(job) for job in request["jobs"]]}
 """
+WORK = "stand_in_work"
 
 
 def job(warps: int, stages: int = 1) -> Job:
@@ -59,40 +70,73 @@ def job(warps: int, stages: int = 1) -> Job:
 
 @pytest.fixture
 def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    script, log = tmp_path / "worker.py", tmp_path / "log"
-    script.write_text(STAND_IN)
+    (tmp_path / f"{WORK}.py").write_text(STAND_IN)
+    log = tmp_path / "log"
     log.touch()
-    command = [sys.executable, str(script), str(DATA / "winner_4090.json"), str(log)]
-    monkeypatch.setattr(explorer, "child_command", lambda module: command)
+    path = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH", "")]))
+    monkeypatch.setenv("PYTHONPATH", path)
+    monkeypatch.setenv("STAND_IN_TEMPLATE", str(DATA / "winner_4090.json"))
+    monkeypatch.setenv("STAND_IN_LOG", str(log))
     return log
 
 
 def test_a_compiler_that_dies_takes_only_its_own_job(stand_in: Path, tmp_path: Path) -> None:
-    jobs = [job(4), job(1), job(2), job(8)]
-    found = explore(jobs, folder=tmp_path / "cache", workers=1)
+    jobs = [job(4), job(1), job(2), job(8), job(16)]  # all in one lot
+    found = explore(jobs, folder=tmp_path / "cache", workers=1, work=WORK)
     assert [outcome.job for outcome in found] == jobs
-    assert [outcome.kernel is not None for outcome in found] == [True, False, False, True]
+    assert [outcome.kernel is not None for outcome in found] == [True, False, False, True, False]
     assert found[1].failure == "the compiler ended with code 11"
     assert found[2].failure == "CompilationError: no such layout"
+    assert found[4].failure == "the compiler ended with signal 11"
     table = explored_table(found).text()
     assert "no kernel: CompilationError: no such layout" in table
 
 
+def test_a_compiler_that_hangs_is_given_up(
+    stand_in: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(explorer, "JOB_SECONDS", 1.0)
+    found = explore([job(32), job(8)], folder=tmp_path / "cache", workers=1, work=WORK)
+    assert found[0].failure == "the compiler was stopped after 1 s"
+    assert found[1].kernel is not None
+
+
+def test_compilers_that_do_not_start_are_said_in_one_line(stand_in: Path, tmp_path: Path) -> None:
+    elsewhere = replace(job(4), gpu="h200-sxm")
+    with pytest.raises(UsageError, match=r"for h200-sxm does not start \(ImportError"):
+        explore([elsewhere], folder=tmp_path / "cache", work=WORK)
+    with pytest.raises(UsageError, match=r"does not start .*; run \./run\.sh setup"):
+        explore([job(4)], folder=tmp_path / "cache", work="no_such_module")
+
+
 def test_what_is_in_the_cache_is_not_compiled_again(stand_in: Path, tmp_path: Path) -> None:
     jobs = [job(4), job(8), job(2), job(1)]
-    explore(jobs, folder=tmp_path / "cache", workers=2)
-    assert stand_in.read_text().count("compiled") == 2
+    explore(jobs, folder=tmp_path / "cache", workers=2, work=WORK)
+    before = stand_in.read_text().count("compiled")
     said: list[str] = []
-    again = explore(jobs, lambda text, done: said.append(text), tmp_path / "cache", 2)
-    assert stand_in.read_text().count("compiled") == 2
+
+    def say(text: str, done: int) -> None:
+        said.append(text)
+
+    again = explore(jobs, say, tmp_path / "cache", 2, WORK)
+    assert stand_in.read_text().count("compiled") == before
     assert [outcome.cached for outcome in again] == [True, True, True, False]
     assert said[0] == "3 of 4 in the cache"  # the one that died is tried again
+
+
+def test_lots_share_a_start_of_the_disassembler_and_hold_every_job_once() -> None:
+    jobs = space_jobs("rtx-4090", W4, 8, "fast")
+    lots = lots_of(jobs)
+    assert sorted(str(each) for lot in lots for each in lot) == sorted(map(str, jobs))
+    assert len(lots) == 3 and max(map(len, lots)) <= explorer.LOT
+    sizes = [lot[0].config.block_n * lot[0].config.block_k for lot in lots]
+    assert min(sizes) == max(each.config.block_n * each.config.block_k for each in jobs)
 
 
 @pytest.mark.parametrize("damage", ["", "{", "null", '{"job": 3}', "whole[:200]", "other job"])
 def test_a_corrupt_entry_is_rebuilt(stand_in: Path, tmp_path: Path, damage: str) -> None:
     cache = Cache(tmp_path / "cache")
-    explore([job(4)], folder=cache.folder, workers=1)
+    explore([job(4)], folder=cache.folder, workers=1, work=WORK)
     path = cache.path(job(4))
     whole = path.read_text()
     if damage == "other job":
@@ -102,7 +146,7 @@ def test_a_corrupt_entry_is_rebuilt(stand_in: Path, tmp_path: Path, damage: str)
     else:
         path.write_text(whole[:200] if damage == "whole[:200]" else damage)
     assert cache.get(job(4)) is None
-    (found,) = explore([job(4)], folder=cache.folder, workers=1)
+    (found,) = explore([job(4)], folder=cache.folder, workers=1, work=WORK)
     assert not found.cached and found.kernel is not None
     assert stand_in.read_text().count("compiled") == 2
     assert cache.get(job(4)) is not None

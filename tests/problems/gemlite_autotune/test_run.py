@@ -99,11 +99,15 @@ def test_the_summary_and_the_page_are_made_of_the_folder(
     assert sealed == {s.name: s.sha256 for s in load_problem("gemlite_autotune").predictions}
 
 
-def test_a_bench_is_refused_with_the_way_on() -> None:
-    command = [sys.executable, "-m", "common.cli", "bench", "gemlite_autotune"]
+def test_a_bench_does_the_static_work_and_judges_the_claims(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "common.cli", "bench", "gemlite_autotune", "--json"]
+    command += ["--out", str(tmp_path)]
     done = subprocess.run(
-        [*command, "--preset", "tiny", "--device", "cpu"],
+        [*command, "--preset", "tiny", "--device", "cpu", "--variant", "shipped"],
         check=False, capture_output=True, text=True,
     )  # fmt: skip
-    assert done.returncode == 2
-    assert "use worklog run gemlite_autotune" in done.stderr
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stdout)
+    assert figure(summary, "shipped", "dead_rows") == 100
+    (folder,) = tmp_path.glob("gemlite_autotune/*/*")
+    assert open_run(folder).finished and not (folder / "report.html").exists()

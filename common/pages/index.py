@@ -1,0 +1,56 @@
+"""What is in this repository, at a glance? One row per problem: symptom to distance from the floor.
+
+Every figure of it is taken from the problem's first recorded run; what is not timed says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from common.contract.problem import Problem, load_problem, problem_names
+from common.recording.run_folder import open_run, read_json
+from common.report.evidence import Evidence
+from common.report.run_view import RunView, claimed_variants, headline
+from common.report.tables import Table, percent, significant
+
+
+def problem_index() -> Table:
+    """The README's table of problems, in the order of their names."""
+    problems = [load_problem(name) for name in problem_names()]
+    rows = tuple((p.name, p.symptom, p.cause, *_effect_and_floor(p), p.status) for p in problems)
+    links = {p.name: f"problems/{p.name}/WORKLOG.md" for p in problems}
+    columns = ("problem", "symptom", "cause", "effect", "% of floor", "status")
+    return Table(columns, rows, links=links)
+
+
+def _effect_and_floor(problem: Problem) -> tuple[str, str]:
+    if not problem.evidence:
+        return "not recorded yet", ""
+    run = open_run(problem.folder / next(iter(problem.evidence.values())))
+    summary: Mapping[str, Any] = read_json(run.folder / "summary.json")
+    view = RunView(run.folder, run.finished, run.manifest, summary, (), Evidence(run))
+    found = headline(view) if view.phases else None
+    origin = summary["origin"]
+    if found is None:
+        return _first_claim(summary), "not timed"
+    return f"{found[0]} {found[1]}; {origin}", _floors(view)
+
+
+def _first_claim(summary: Mapping[str, Any]) -> str:
+    """Of a problem that is not timed: the first claim that its run decided."""
+    for row in summary["claims"]:
+        if row["value"] is not None and row["reproduced"] is not None:
+            return f"{row['says']}: {significant(row['value'], 4)}; {summary['origin']}"
+    return "no claim decided"
+
+
+def _floors(view: RunView) -> str:
+    """The share of the floor that each variant of the story reaches."""
+    names = claimed_variants(view)
+    shares = [
+        f"{name} {percent(view.variants[name]['floor']['share_of_floor'])}"
+        for name in names
+        if view.variants[name].get("floor")
+    ]
+    return ", ".join(shares) or "no floor counted"

@@ -1,0 +1,121 @@
+"""Is nothing left of a program, however it ends, and is nobody else's process touched?"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from helpers.command import processes_naming, wait_for
+
+from common.recording.process_tree import Ended, descendants, run_limited
+
+PYTHON = [sys.executable, "-I", "-S", "-c"]
+# Starts a process in a session of its own that ignores what it can, and tells its number.
+STUBBORN = """
+import os, signal, subprocess, sys, time
+child = subprocess.Popen([sys.executable, "-I", "-S", "-c",
+    "import signal, time\\nfor n in (2, 15): signal.signal(n, signal.SIG_IGN)\\ntime.sleep(99)",
+    MARK], start_new_session=True)
+print("started", flush=True)
+"""
+
+
+def run(tmp_path: Path, code: str, limit_s: float = 20.0) -> Ended:
+    return run_limited([*PYTHON, code], os.environ, tmp_path / "log.txt", limit_s)
+
+
+def stubborn(tmp_path: Path, then: str) -> tuple[str, str]:
+    mark = f"mark-{tmp_path.name}"
+    return mark, f"MARK = {mark!r}\n{STUBBORN}\n{then}"
+
+
+def test_a_program_that_ends_by_itself_has_its_exit_code_and_words(tmp_path: Path) -> None:
+    ended = run(tmp_path, "import sys; print('words'); sys.exit(7)")
+    assert (ended.exit_code, ended.timed_out, ended.left_behind) == (7, False, 0)
+    assert (tmp_path / "log.txt").read_text() == "words\n"
+    assert ended.says == "ended with exit code 7"
+
+
+def test_results_and_words_are_kept_apart(tmp_path: Path) -> None:
+    code = "import sys; print('result'); print('noise', file=sys.stderr)"
+    results = tmp_path / "out.json"
+    run_limited([*PYTHON, code], os.environ, tmp_path / "log.txt", 20, results)
+    assert results.read_text() == "result\n" and (tmp_path / "log.txt").read_text() == "noise\n"
+
+
+def test_a_program_that_hangs_is_ended_with_all_that_it_started(tmp_path: Path) -> None:
+    mark, code = stubborn(tmp_path, "time.sleep(99)")
+    started = time.monotonic()
+    ended = run(tmp_path, code, limit_s=1.0)
+    assert ended.timed_out and time.monotonic() - started < 20
+    assert ended.left_behind == 1 and processes_naming(mark) == []
+    assert "time limit" in ended.says
+
+
+def test_what_a_program_leaves_behind_in_another_session_is_ended_too(tmp_path: Path) -> None:
+    mark, code = stubborn(tmp_path, "os._exit(0)")  # the child becomes an orphan
+    ended = run(tmp_path, code)
+    assert (ended.exit_code, ended.left_behind) == (0, 1)
+    assert processes_naming(mark) == []
+
+
+def test_a_program_that_ignores_the_request_to_end_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("common.recording.process_tree.GRACE_SECONDS", 0.3)
+    ended = run(
+        tmp_path,
+        "import signal, time\nsignal.signal(2, signal.SIG_IGN)\nprint(1, flush=True)\n"
+        "time.sleep(99)",
+        limit_s=1.0,
+    )
+    assert ended.timed_out and ended.exit_code == -signal.SIGKILL
+
+
+def test_another_child_of_the_caller_lives_on(tmp_path: Path) -> None:
+    other = subprocess.Popen([*PYTHON, "import time; time.sleep(60)"])
+    try:
+        run(tmp_path, "pass")
+        assert other.poll() is None
+        assert other.pid in descendants(os.getpid())
+        assert other.pid not in descendants(os.getpid(), without=[other.pid])
+    finally:
+        other.kill()
+        other.wait()
+
+
+def test_an_interrupt_ends_the_program_and_goes_on(tmp_path: Path) -> None:
+    mark, code = stubborn(tmp_path, "time.sleep(99)")
+    signal.signal(signal.SIGALRM, _interrupt)
+    signal.setitimer(signal.ITIMER_REAL, 1.0)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, code)
+    assert processes_naming(mark) == []
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_the_program_dies_with_a_recorder_that_is_killed(tmp_path: Path) -> None:
+    mark = f"mark-{tmp_path.name}"
+    driver: Sequence[str] = [
+        sys.executable, "-c",
+        "import os, sys\nfrom pathlib import Path\n"
+        "from common.recording.process_tree import run_limited\n"
+        "run_limited([sys.executable, '-I', '-S', '-c', 'import time; time.sleep(99)', "
+        f"{mark!r}], os.environ, Path({str(tmp_path / 'log')!r}), 60)",
+    ]  # fmt: skip
+    root = str(Path(__file__).resolve().parents[2])
+    recorder = subprocess.Popen(driver, env={**os.environ, "PYTHONPATH": root})
+    # Its own command line names the mark, too.
+    assert wait_for(lambda: len(processes_naming(mark)) == 2)
+    recorder.kill()
+    recorder.wait()
+    assert wait_for(lambda: processes_naming(mark) == [])
