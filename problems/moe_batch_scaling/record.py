@@ -11,6 +11,7 @@ was made already is taken by `record.py cpu=FOLDER`.
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -22,6 +23,7 @@ sys.path.append(str(Path(__file__).resolve().parents[2]))  # for `problems`, whe
 
 HERE = Path(__file__).resolve().parent
 NAME = HERE.name
+OPEN = 'open = "to be recorded on a quiet machine by record.py"'
 CPU_SET = "cpu-2026-11"  # of predictions.toml, about the preset cpu
 # key of [evidence] -> the arguments of its run
 RUNS = {
@@ -83,6 +85,29 @@ def score_predictions() -> None:
     )
 
 
+def settle_claims() -> None:
+    """A claim that the evidence bears out is no longer open; one that nothing decides says why."""
+    path = HERE / "problem.toml"
+    text = path.read_text(encoding="utf-8")
+    places = re.findall(r'^\S+ = "(recorded/.*)"$', text, re.MULTILINE)
+    records = [
+        record
+        for place in places
+        for record in json.loads((HERE / place / "summary.json").read_text("utf-8"))["claims"]
+    ]
+    blocks = re.split(r"(?=^\[\[claims\]\]$)", text, flags=re.MULTILINE)
+    for number, block in enumerate(blocks):
+        claim = re.search(r"^claim = '(.*)'$", block, re.MULTILINE)
+        if claim is None:
+            continue
+        found = [record["reproduced"] for record in records if record["claim"] == claim[1]]
+        block = block.replace(f"{OPEN}\n", "")
+        if not any(found) and False not in found and "\nopen = " not in block:
+            block = block.replace(f"{claim[0]}\n", f"{claim[0]}\n{OPEN}\n")
+        blocks[number] = block
+    path.write_text("".join(blocks), encoding="utf-8")
+
+
 def main() -> None:
     chosen = dict(word.partition("=")[::2] for word in sys.argv[1:] or RUNS)
     unknown = [key for key in chosen if key not in RUNS]
@@ -95,6 +120,7 @@ def main() -> None:
         run = take(Path(made).resolve()) if made else record(key, RUNS[key])
         name_evidence({key: run})
     score_predictions()
+    settle_claims()
     sys.exit(worklog("render", NAME) or worklog("check", NAME))
 
 
