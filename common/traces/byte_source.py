@@ -143,6 +143,14 @@ def _plain(stream: IO[bytes], size: int) -> Iterator[bytes]:
         yield block
 
 
+def sha256_of(path: Path) -> str:
+    """Of the file as it is, packed or not: what a slice of it says it comes from."""
+    import hashlib  # slow to load, and no comparison needs it
+
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
 @contextmanager
 def unpacked(path: Path, suffix: str) -> Iterator[Path]:
     """The file itself, or a gunzipped copy in a temporary folder while the context lasts.
