@@ -244,7 +244,9 @@ def draw_svg(drawing: Drawing, inputs: str) -> str:
         f"{escape_html(drawing.unit)}</text>"
     )
     for number, bar in enumerate(drawing.bars):
-        parts += _bar(bar, top + ROW * number, x, scale.low)
+        # On a logarithmic axis a length has a meaning only from 1, the baseline.
+        begin = 1.0 if drawing.logarithmic else scale.low
+        parts += _bar(bar, top + ROW * number, x, begin)
     words = "; ".join(f"{bar.label}: {bar.value}" for bar in drawing.bars)
     style = "text{font:12px sans-serif;fill:#222222}.t{font-weight:bold;font-size:14px}"
     return (
@@ -256,7 +258,7 @@ def draw_svg(drawing: Drawing, inputs: str) -> str:
     )
 
 
-def _bar(bar: Bar, y: int, x: Callable[[float], float], low: float) -> list[str]:
+def _bar(bar: Bar, y: int, x: Callable[[float], float], begin: float) -> list[str]:
     middle = y + ROW / 2
     parts = [
         f'<text x="{LABEL - 8}" y="{middle + 4:g}" text-anchor="end">'
@@ -264,9 +266,9 @@ def _bar(bar: Bar, y: int, x: Callable[[float], float], low: float) -> list[str]
     ]
     reached = 0.0
     for value, colour in bar.parts:
-        start = x(reached) if reached else x(low)
+        ends = x(reached) if reached else x(begin), x(reached + value)
         reached += value
-        wide = max(x(reached) - start, 0)
+        start, wide = min(ends), abs(ends[1] - ends[0])
         if wide > 0:
             parts.append(
                 f'<rect x="{start:.1f}" y="{y + 5}" width="{wide:.1f}" height="{ROW - 10}" '
