@@ -115,14 +115,18 @@ def _small(experts: tuple[int, ...], top_k: int = 2, **more: object) -> MoeConfi
 
 # tiny*: for tests. exercise: two layers at the sizes of a laptop, for the profiling exercise's own
 # setting (sequence 128, vocabulary 10 000). cpu: 64 experts of 6.3 MB in float32 per layer, 403 MB:
-# larger than any L3. mixtral-8x7b, qwen3-30b-a3b, olmoe-1b-7b, deepseek-v2-lite: published shapes
-# (config.json of the models of these names), with as many layers as asked for.
+# larger than any L3. qwen3-small: many small experts, of which a token picks eight. mixtral-8x7b,
+# qwen3-30b-a3b, olmoe-1b-7b: published shapes (config.json of the models of these names), with as
+# many layers as asked for.
 CONFIGS = {
     "tiny": _small((8, 8)),
     "tiny-pyramid": _small((4, 8), beside="residual", beside_dim=96),
     "tiny-shared": _small((0, 8), beside="shared", beside_dim=48, dense_dim=128),
     "exercise": MoeConfig(512, 8, 4, 64, 1024, (8, 8), 2, 10_000, 256),
     "cpu": MoeConfig(512, 8, 4, 64, 1024, (64, 64), 2, 10_000, 256),
+    "qwen3-small": MoeConfig(
+        512, 8, 4, 64, 384, (64, 64), 8, 10_000, 256, qk_norm="head", norm_eps=1e-6
+    ),
     "mixtral-8x7b": MoeConfig(4096, 32, 8, 128, 14336, (8,) * 32, 2, 32000, 4096),
     "qwen3-30b-a3b": MoeConfig(
         2048, 32, 4, 128, 768, (128,) * 48, 8, 151936, 4096, qk_norm="head", norm_eps=1e-6

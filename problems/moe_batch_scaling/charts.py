@@ -75,9 +75,10 @@ class Chart:
         for mark in self.marks:
             x, _ = at(mark.x, up.low)
             parts.append(_line(x, TOP, x, HEIGHT - BOTTOM, "#888888", "4 3"))
+            foot, turn = HEIGHT - BOTTOM - 6, x - 3  # at the bottom: the legend is at the top
             parts.append(
-                f'<text x="{x + 3:.1f}" y="{TOP + 10}" font-size="10" fill="#555555" '
-                f'transform="rotate(90 {x + 3:.1f} {TOP + 10})">{escape_html(mark.words)}</text>'
+                f'<text x="{turn:.1f}" y="{foot}" font-size="10" fill="#555555" '
+                f'transform="rotate(-90 {turn:.1f} {foot})">{escape_html(mark.words)}</text>'
             )
         for number, each in enumerate(series):
             parts.append(_curve(each, COLOURS[number % len(COLOURS)], at))
@@ -165,7 +166,10 @@ def _legend(series: Sequence[Series]) -> str:
     for number, each in enumerate(series):
         colour = COLOURS[number % len(COLOURS)]
         dash = "5 4" if each.dashed else ""
-        parts.append(_line(x, y - 4, x + 18, y - 4, colour, dash, 2))
+        if each.line:
+            parts.append(_line(x, y - 4, x + 18, y - 4, colour, dash, 2))
+        else:
+            parts.append(f'<circle cx="{x + 9:.1f}" cy="{y - 4:.1f}" r="3.4" fill="{colour}"/>')
         parts.append(_text(x + 23, y, each.name, "start"))
         y += 14
     return "".join(parts)

@@ -93,7 +93,7 @@ def coefficients_table(
     rows.append(
         ("η, share of the read bandwidth", _share(eta), "at which touched experts are read")
     )
-    rows.append(("φ, share of the float32 rate", _share(phi), "at which their products are done"))
+    rows.append(("φ, share of the dtype's rate", _share(phi), "at which their products are done"))
     if read_gb_per_s and rate_tflop_per_s:
         turn = compute_turn_tokens(
             experts, top_k, weight_bytes, rate_tflop_per_s * 1e3 / read_gb_per_s

@@ -1,7 +1,7 @@
 """How long does each point of a group take? Sides in turn, every failure recorded, nothing lost.
 
 Each side is opened (which calls it once) and looked at: one that fails there is a failed point with
-its reason, one that takes more than `SLOW` times the fastest and is not short keeps the sample of
+its reason, one that takes more than `slow` times the fastest and is not short keeps the sample of
 that look, because sampling it for minutes would say nothing more; where it was `HOPELESS` at a
 smaller batch it is skipped at the next. The rest, and the group's baseline always, is sampled in
 interleaved rounds. Each sample is on disk before the next is taken.
@@ -19,7 +19,7 @@ from common.timing.sampling import Sample, StopRule, interleave
 from problems.moe_batch_scaling.plan import Group, Rounds
 from problems.moe_batch_scaling.points import Measured, Point, PointStore, Status
 
-SLOW, SHORT_NS = 3.0, 30_000_000
+SHORT_NS = 30_000_000
 HOPELESS, LONG_NS = 5.0, 1_000_000_000
 PRECISION = 0.015
 
@@ -78,7 +78,12 @@ def explain(error: BaseException) -> str:
 
 
 def measure_group(
-    group: Group, open_side: Opener, store: PointStore, rounds: Rounds, say: Callable[[str], None]
+    group: Group,
+    open_side: Opener,
+    store: PointStore,
+    rounds: Rounds,
+    say: Callable[[str], None],
+    slow: float,
 ) -> None:
     """Measure what the store has not got; every point of the group is in it afterwards."""
     if store.done(group.points):
@@ -115,8 +120,8 @@ def measure_group(
     for name in [name for name in taken if name != group.points[0].id]:
         took = looks[name]
         slower = min(took / fastest, per_token[name] / least)
-        if slower > SLOW and took > SHORT_NS:
-            slow = taken.pop(name)
+        if slower > slow and took > SHORT_NS:
+            left = taken.pop(name)
             once = known(
                 points[name],
                 "measured",
@@ -124,7 +129,7 @@ def measure_group(
                 rounds=(0,),
                 samples_ns=(took,),
             )
-            _describe(slow.side, once, store)
+            _describe(left.side, once, store)
     say(f"timing {group.name}: {len(taken)} sides")
     _sample(group, taken, points, store, rounds)
     for name, kept in taken.items():

@@ -7,7 +7,6 @@ is compared is code, not the luck of memory pages.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -54,12 +53,8 @@ def choose_config(plan: Plan, device: torch.device, checkpoint: Path | None = No
 def _named(plan: Plan, device: torch.device) -> MoeConfig:
     if plan.layers != "fit":
         layers = None if plan.layers is None else int(plan.layers)
-        config = named_config(plan.model, layers)
-    else:
-        config = named_config(plan.model, fitting_layers(plan, free_bytes(device)))
-    if plan.family == "qwen3-moe":
-        config = dataclasses.replace(config, qk_norm="head", norm_eps=1e-6)
-    return config
+        return named_config(plan.model, layers)
+    return named_config(plan.model, fitting_layers(plan, free_bytes(device)))
 
 
 def fitting_layers(plan: Plan, free: int | None) -> int:

@@ -51,6 +51,7 @@ class Plan:
     ranks: tuple[int, ...] = (1, 2)
     profiling_batches: tuple[int, ...] = ()  # of the cost of profiling; all batches if empty
     experts_of_ranks: int = 8
+    model_of_ranks: str | None = None  # ranks are processes on CPUs; None: the preset's model
     pr_moe_experts: int = 32
     family: str = "mixtral"
     placement_tokens: tuple[int, ...] = (1, 16, 64, 256, 1024, 4096)

@@ -57,9 +57,11 @@ def pr_moe_results(
     found = Results()
     dtype: torch.dtype = getattr(torch, plan.dtype)
     configs = three_models(plan)
+    standard = _Shared(build_random_moe(configs[STANDARD], device, SEED, dtype), dtype, device)
     made = {
-        name: _Shared(build_random_moe(config, device, SEED, dtype), dtype, device)
-        for name, config in configs.items()
+        STANDARD: standard,
+        STANDARD_TWO: _Shared(standard.ours(2, plan.dtype), dtype, device),  # the same weights
+        PR_MOE: _Shared(build_random_moe(configs[PR_MOE], device, SEED, dtype), dtype, device),
     }
     sizes = [
         (

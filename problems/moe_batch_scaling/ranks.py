@@ -29,11 +29,10 @@ REPEATS, BATCH, DECODE_STEPS, DIFF_ROWS = 5, 8, 4, 8
 
 
 def request_of(plan: Plan, repeats: int = REPEATS) -> Request:
-    layers = None if plan.layers == "fit" else plan.layers
-    config_layers = layers if isinstance(layers, int) else 2
+    layers = plan.layers if isinstance(plan.layers, int) else 2
     return Request(
-        plan.model, BATCH, plan.sequence, DECODE_STEPS,
-        experts=(plan.experts_of_ranks,) * config_layers, layers=config_layers, repeats=repeats,
+        plan.model_of_ranks or plan.model, BATCH, plan.sequence, DECODE_STEPS,
+        experts=(plan.experts_of_ranks,) * layers, layers=layers, repeats=repeats,
         timeout_s=40.0, trace=True,
     )  # fmt: skip
 

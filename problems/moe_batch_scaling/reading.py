@@ -191,7 +191,10 @@ def law_results(found: Reading, results: Results) -> None:
     results.figure("law_mean_error", fit.law.mean_error, "", found.origin)
     results.figure("law_max_error", fit.law.max_error, "", found.origin)
     floors = found.floors
-    read, rate = (None, None) if floors is None else (floors.read.best, floors.matmul_fp32.best)
+    read = rate = None
+    if floors is not None:
+        own = floors.matmul_fp32 if found.plan.dtype == "float32" else floors.matmul_bf16
+        read, rate = floors.read.best, own.best
     eta = read and fit.law.bandwidth_share(found.expert_layers * found.expert_bytes, read)
     results.figure("law_eta", eta or None, "", found.origin)
     results.tables["law"] = law_table(fit, experts, top_k)

@@ -2,10 +2,11 @@
 
     .venv/bin/python problems/moe_batch_scaling/record.py
 
-On a quiet machine, about 12 minutes on two cores. Takes the presets cpu and exercise with their
-default variants, and the comparison with Qwen3-MoE; copies each run into `recorded/` (traces of the
-points only for the base of the sweep), names them in problem.toml's [evidence], and renders. What
-was recorded before by the same key is replaced.
+On a quiet machine, about ten minutes on two cores. Takes the preset cpu with all its variants, and
+the exercise's with the sweep, the cost of profiling and the comparison with Qwen3-MoE; copies each
+run into `recorded/`, names it in problem.toml's [evidence], and renders. What was recorded before
+by the same key is replaced. With names of runs (cpu, exercise): only those. A folder of a run that
+was made already is taken by `record.py cpu=FOLDER`.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ sys.path.append(str(Path(__file__).resolve().parents[2]))  # for `problems`, whe
 
 HERE = Path(__file__).resolve().parent
 NAME = HERE.name
+CPU_SET = "cpu-2026-11"  # of predictions.toml, about the preset cpu
 # key of [evidence] -> the arguments of its run
 RUNS = {
     "cpu": ["--preset", "cpu"],
-    "exercise": ["--preset", "exercise", "--variant", "sweep", "--variant", "backends",
-                 "--variant", "profiling-cost"],
-    "qwen3": ["--preset", "exercise", "--variant", "backends-qwen3"],
+    "exercise": ["--preset", "exercise", "--variant", "profiling-cost",
+                 "--variant", "backends-qwen3"],
 }  # fmt: skip
 
 
@@ -43,9 +44,13 @@ def record(key: str, arguments: list[str]) -> Path:
         if not finished:
             print(f"error: {key} did not finish; run it by itself and look", file=sys.stderr)
             sys.exit(1)
-        run = finished[-1]
-        target = HERE / "recorded" / run.parent.name / run.name
-        shutil.copytree(run, target, ignore=shutil.ignore_patterns("logs", "report.html"))
+        return take(finished[-1])
+
+
+def take(run: Path) -> Path:
+    """Copy a finished run into recorded/, without logs and page."""
+    target = HERE / "recorded" / run.parent.name / run.name
+    shutil.copytree(run, target, ignore=shutil.ignore_patterns("logs", "report.html"))
     for samples in target.glob("traces/*/samples.jsonl"):
         samples.unlink()  # the finished points hold them
     return target.relative_to(HERE)
@@ -65,16 +70,31 @@ def name_evidence(places: dict[str, Path]) -> None:
     path.write_text(f"{head}[evidence]\n{rows}", encoding="utf-8")
 
 
+def score_predictions() -> None:
+    """The set for CPUs is scored on the page once the run that it is about is the evidence."""
+    page = HERE / "WORKLOG.md"
+    text = page.read_text(encoding="utf-8")
+    evidence = (HERE / "problem.toml").read_text(encoding="utf-8").partition("[evidence]\n")[2]
+    scored = re.search(r'^cpu = ".*-cpu(\.\d+)?"$', evidence, re.MULTILINE) is not None
+    marker = f"<!-- worklog:predictions set={CPU_SET}"
+    plain, run = f"{marker} -->", f"{marker} run=cpu -->"
+    page.write_text(
+        text.replace(plain, run) if scored else text.replace(run, plain), encoding="utf-8"
+    )
+
+
 def main() -> None:
-    chosen = sys.argv[1:] or list(RUNS)
+    chosen = dict(word.partition("=")[::2] for word in sys.argv[1:] or RUNS)
     unknown = [key for key in chosen if key not in RUNS]
     if unknown:
         print(
             f"error: no run is called {unknown[0]}; choose from {', '.join(RUNS)}", file=sys.stderr
         )
         sys.exit(2)
-    for key in chosen:
-        name_evidence({key: record(key, RUNS[key])})
+    for key, made in chosen.items():
+        run = take(Path(made).resolve()) if made else record(key, RUNS[key])
+        name_evidence({key: run})
+    score_predictions()
     sys.exit(worklog("render", NAME) or worklog("check", NAME))
 
 

@@ -25,7 +25,8 @@ sys.path.append(str(Path(__file__).resolve().parents[2]))  # for `problems`, whe
 import torch
 
 from common.errors import WorklogError
-from common.recording.ranges import COMPILE, WARM_UP, named_range
+from common.recording import ranges
+from common.recording.ranges import named_range
 from common.report.results import Results
 from common.report.tables import significant
 from common.timing.statistics import summarise
@@ -37,6 +38,7 @@ from problems.moe_batch_scaling.sides import OurSide
 from problems.moe_batch_scaling.tasks import Job, facts_of, run_task
 
 HEAD = "{:8} {:>5} {:>9} {:>19} {:>11} {:>11} {:>8}"
+RANGES = dict(prefill=ranges.PREFILL, decode=ranges.DECODE)
 COLUMNS = ("phase", "batch", "ms", "95 %", "samples/s", "tokens/s", "experts")
 
 
@@ -85,7 +87,7 @@ def scale(
 ) -> list[dict[str, Any]]:  # fmt: skip
     """The exercise itself: every batch in both phases, timed, beside the experts it touched."""
     recorded = None if routing is None else load_routing(routing)
-    with named_range(COMPILE):  # nothing is compiled: the model is built here
+    with named_range(ranges.COMPILE):  # nothing is compiled: the model is built here
         models = Models(
             choose_config(plan, device, checkpoint), getattr(torch, plan.dtype), device, checkpoint
         )
@@ -98,9 +100,9 @@ def scale(
                 side.inputs = dataclasses.replace(
                     side.inputs, routing=(recorded,) * len(side.inputs)
                 )
-            with named_range(WARM_UP):
+            with named_range(ranges.WARM_UP):
                 side.sample()
-            with named_range(phase):
+            with named_range(RANGES[phase]):
                 samples = [side.sample() for _ in range(repetitions)]
             found, experts = summarise(samples), side.describe_touched()
             rows.append(

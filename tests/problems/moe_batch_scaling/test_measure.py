@@ -54,7 +54,7 @@ def measured(
 
     store = PointStore(folder)
     group = Group("decode-b2", tuple(side(name) for name in sides))
-    measure_group(group, open_side, store, ROUNDS, lambda text: None)
+    measure_group(group, open_side, store, ROUNDS, lambda text: None, 3.0)
     return {each.point.side: each for each in store.kept.values()}
 
 
@@ -94,7 +94,7 @@ def test_a_side_that_was_hopeless_at_a_smaller_batch_is_skipped(tmp_path: Path) 
     for batch in (2, 4):
         points = tuple(replace(side(name), batch=batch) for name in seconds)
         group = Group(f"decode-b{batch}", points)
-        measure_group(group, lambda p: Fake(seconds[p.side]), store, ROUNDS, lambda text: None)
+        measure_group(group, lambda p: Fake(seconds[p.side]), store, ROUNDS, lambda text: None, 3.0)
     last = store.kept[replace(side("dense"), batch=4).id]
     assert (last.status, last.reason) == ("skipped", "skipped: 20.0 times the fastest at batch 2")
     assert store.kept[replace(side("auto"), batch=4).id].status == "measured"

@@ -1,0 +1,86 @@
+"""PR-MoE beside standard experts, ranks beside one process, the profiling cost: tiny models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from common.workloads.expert_launch import ParallelResult, RankFailure, RankReport
+from problems.moe_batch_scaling import ranks as ranks_module
+from problems.moe_batch_scaling.models import Models, choose_config
+from problems.moe_batch_scaling.plan import Plan, Rounds
+from problems.moe_batch_scaling.pr_moe import PR_MOE, STANDARD_TWO, pr_moe_results, three_models
+from problems.moe_batch_scaling.profiling_cost import cost_results, measure_costs
+from problems.moe_batch_scaling.ranks import (
+    breakdown_rows,
+    communication_share,
+    ranks_results,
+    slowest_ms,
+)
+from problems.moe_batch_scaling.sides import Opener
+
+PLAN = Plan(
+    "tiny", (1, 2), sequence=8, rounds=Rounds(6, 6, 0.0), ranks=(2,), experts_of_ranks=4,
+    pr_moe_experts=4,
+)  # fmt: skip
+CPU = torch.device("cpu")
+
+
+def silent(text: str) -> None:
+    pass
+
+
+def test_pr_moe_halves_the_early_experts_and_is_measured_beside_top_2() -> None:
+    configs = three_models(PLAN)
+    assert configs[PR_MOE].experts == (2, 4) and configs[PR_MOE].beside == "residual"
+    assert configs[STANDARD_TWO].top_k == 2
+    with torch.no_grad():
+        found = pr_moe_results(PLAN, CPU, "measured-cpu", silent)
+    assert len(found.tables["pr-moe"].rows) == 2 * 3 * 3
+    assert set(found.figures) >= {"pr_moe_decode_b16", "standard_top1_prefill_b1"}
+    assert all(row["value"] > 0 for row in found.figures.values())
+
+
+def test_two_ranks_compute_what_one_process_computes(tmp_path: Path) -> None:
+    found = ranks_results(PLAN, tmp_path, silent)
+    assert found.figures["relative_error_2_ranks"]["value"] <= 1e-6
+    assert {row[1] for row in found.tables["ranks-parts"].rows} == {"0", "1"}
+    assert found.tables["ranks-diff"].rows[-1][1] == "**all operators**"
+    kept = sorted(path.name for path in (tmp_path / "ranks2").iterdir())
+    assert kept == ["rank0-0.trace.json.gz", "rank1-0.trace.json.gz"]
+
+
+def test_a_lost_rank_costs_its_own_row(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def lost(requests: object, ranks: int, folder: Path) -> list[ParallelResult]:
+        raise RankFailure("rank 1 was killed (at: pass 1); run again")
+
+    monkeypatch.setattr(ranks_module, "run_ranks", lost)
+    found = ranks_results(PLAN, tmp_path, silent)
+    assert found.tables["ranks"].rows[0][1] == "failed"
+    assert "rank 1 was killed" in found.tables["ranks"].rows[0][-1]
+    assert "relative_error_2_ranks" not in found.figures
+
+
+def test_parts_of_a_rank_add_up_and_communication_is_named() -> None:
+    spent = {"total": 100_000_000, "experts": 50_000_000, "dispatch_comm": 25_000_000}
+    reports = tuple(RankReport(rank, (spent, spent), 10) for rank in (0, 1))
+    result = ParallelResult(np.zeros((1, 1, 1), np.float32), reports)
+    assert communication_share(result) == pytest.approx(0.25)
+    assert slowest_ms(result, "total") == pytest.approx(100)
+    rows = [row for row in breakdown_rows(result, 2) if row[1] == "0"]
+    assert [row[3] for row in rows] == ["dispatch_comm", "experts", "everything else"]
+    assert sum(float(row[4]) for row in rows) == pytest.approx(100)
+
+
+def test_the_cost_of_profiling_is_a_ratio_of_the_same_passes() -> None:
+    with torch.no_grad():
+        opener = Opener(Models(choose_config(PLAN, CPU), torch.float32, CPU, None), check=False)
+        costs = measure_costs(opener, PLAN, 6, silent)
+    assert [cost.batch for cost in costs] == [1, 2]
+    assert all(len(cost.inside_s) == len(cost.outside_s) == 6 for cost in costs)
+    found = cost_results(costs, 8, "measured-cpu")
+    ratio = found.figures["profiling_cost_b1"]
+    assert ratio["value"] > 0.5 and len(ratio["interval"]) == 2
