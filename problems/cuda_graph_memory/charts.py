@@ -1,24 +1,18 @@
-"""How do the pools fill, and which capture made them grow? Two figures of the recorded run.
+"""How do the pools fill, and which capture made them grow? Charts of memory snapshots.
 
-    .venv/bin/python -m problems.cuda_graph_memory.charts        # writes figures/*.svg
-
-Drawn from the recorded snapshot files through the analyser of `worklog show`, so the same functions
-draw a snapshot that a GPU wrote. Each file names the hash of what it was drawn from.
+Drawn through the analyser of `worklog show`: the same functions draw a snapshot that a GPU wrote.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
-from common.contract.problem import load_problem
 from common.report.tables import escape_html
 from common.traces.memory_pools import PoolLine, growth_by_phase, pool_lines
-from common.traces.memory_snapshot import MemorySnapshot, read_memory_snapshot
+from common.traces.memory_snapshot import MemorySnapshot
 
 MIB = 1 << 20
 WIDTH, LEFT, RIGHT, ROW, GAP, TOP = 940, 78, 14, 150, 62, 44
@@ -201,42 +195,10 @@ def _warm_up(snapshot: MemorySnapshot, capture: str) -> int:
 def _document(height: int, title: str, says: str, parts: Sequence[str], source: str) -> str:
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height + 24}" role="img">\n'
-        f"<!-- python -m problems.cuda_graph_memory.charts; from sha256 {source} -->\n"
+        f"<!-- worklog render cuda_graph_memory; from sha256 {source} -->\n"
         f"<title>{escape_html(title)}</title><desc>{escape_html(says)}</desc>\n"
         f'<style>{STYLE}</style><rect width="100%" height="100%" fill="#fff"/>\n'
         + "\n".join(parts)
         + f'\n<text class="s" x="{LEFT}" y="{height + 12}">{escape_html(says)} Modelled.</text>\n'
         "</svg>\n"
     )
-
-
-def inputs(folder: Path, kind: str, modes: Sequence[str]) -> tuple[dict[str, MemorySnapshot], str]:
-    """The snapshots of one kind of weights in a run folder, and the hash of their files."""
-    paths = {mode: folder / "traces" / kind / f"{mode}.pickle.gz" for mode in modes}
-    digest = hashlib.sha256(b"".join(path.read_bytes() for path in paths.values())).hexdigest()
-    return {f"{kind}, {m}": read_memory_snapshot(p) for m, p in paths.items()}, digest[:16]
-
-
-def draw(folder: Path) -> dict[str, str]:
-    """File name -> SVG, from one recorded run."""
-    graphs = ("separate-pools", "shared-large-first", "reduce-overhead")
-    wide, seal = inputs(folder, "int8wo", graphs)
-    fused, fused_seal = inputs(folder, "int8wo-fused", graphs[:2])
-    return {
-        "pools-int8wo.svg": pool_timeline(wide, seal),
-        "pools-int8wo-fused.svg": pool_timeline(fused, fused_seal),
-        "growth-int8wo.svg": growth_bars(wide, seal),
-    }
-
-
-def main() -> None:
-    problem = load_problem("cuda_graph_memory")
-    place = problem.folder / "figures"
-    place.mkdir(exist_ok=True)
-    for name, text in draw(problem.folder / problem.evidence["cpu"]).items():
-        (place / name).write_text(text, encoding="utf-8")
-        print(f"wrote figures/{name}")
-
-
-if __name__ == "__main__":
-    main()

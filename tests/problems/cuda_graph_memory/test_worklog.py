@@ -14,7 +14,7 @@ from common.contract.problem import Problem, load_problem
 from common.floors.traffic import peak_temporary_bytes
 from common.traces.memory_pools import growth_by_phase, pool_lines
 from common.traces.memory_snapshot import read_memory_snapshot
-from problems.cuda_graph_memory.charts import draw, inputs
+from problems.cuda_graph_memory.figures import draw, inputs
 
 MIB = 1 << 20
 
