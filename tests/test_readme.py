@@ -29,6 +29,8 @@ ELSEWHERE = {
     WORKLOG + "run": "tests/problems/test_float8_weight_only.py",
     WORKLOG + "bench": "tests/experiments/test_bench.py",
     WORKLOG + "floors measure": "tests/floors/test_measure.py",
+    WORKLOG + "replay": "tests/pages/test_replay.py",
+    WORKLOG + "record": "tests/experiments/test_record.py",
     WORKLOG + "render": "tests/pages/test_pages.py",  # writes into the checkout
 }
 NAMED_THERE = {  # a word of that test's text that shows that it runs it
@@ -36,6 +38,7 @@ NAMED_THERE = {  # a word of that test's text that shows that it runs it
     "docker build": "build", "problems/float8_weight_only/run.sh": "run.sh",
     WORKLOG + "run": '"run"', WORKLOG + "bench": '"bench"',
     WORKLOG + "floors measure": "measure_floors", WORKLOG + "render": "render",
+    WORKLOG + "replay": "replay", WORKLOG + "record": "record",
 }  # fmt: skip
 
 

@@ -73,7 +73,27 @@ def _notes(difference: Difference, rows: Sequence[Row]) -> Iterator[str]:
     yield from _before(rows)
     yield from _reserved(difference)
     yield from _private(difference)
+    yield from _growth(difference)
     yield from _failures(difference)
+
+
+def _growth(difference: Difference) -> Iterator[str]:
+    """The phase in which private pools took most more, or less, from the driver than in A."""
+    rows = [
+        row
+        for row in difference.extra.get("growth") or []
+        if row["private"]["a"] is not None and row["private"]["b"] is not None
+    ]
+    moved = [row for row in rows if row["private"]["delta"]]
+    if not moved:
+        return
+    most = max(moved, key=lambda row: abs(row["private"]["delta"]))
+    own = most["private"]
+    yield (
+        f"Private pools grow otherwise in {len(moved)} of {len(rows)} phases, most in "
+        f"{most['name']!r}: {megabytes(own['a'])} in A and {megabytes(own['b'])} in B "
+        f"({signed(own['delta'])})."
+    )
 
 
 def _by_site(rows: Sequence[Row]) -> list[tuple[tuple[str, str], int]]:

@@ -33,7 +33,12 @@ from common.recording.archive import Packed, pack
 from common.recording.environment import without_places
 from common.recording.gpu_state import Sampler
 from common.recording.process_tree import Ended, run_limited
-from common.recording.run_folder import SMALLEST_FREE_BYTES, full_disk_message, read_json
+from common.recording.run_folder import (
+    SMALLEST_FREE_BYTES,
+    UNFINISHED,
+    full_disk_message,
+    read_json,
+)
 from common.recording.session import Session
 from common.timing.worker_client import child_command, child_environment
 
@@ -171,7 +176,7 @@ def _attempt(recording: Recording, one: Planned, preset: str | None, notices: Se
     except KeyboardInterrupt:
         session.note("end", folder=place, state="interrupted", reason="the recording was stopped")
         raise
-    state, reason = outcome(ended, log, session.runs(place), one)
+    state, reason = outcome(ended, log, session.runs(place))
     if state == "failed" and reason is not None and NOT_PERMITTED in reason:
         recording.refused |= dict.fromkeys(one.step.tools, reason)
     session.note(
@@ -184,14 +189,14 @@ def _attempt(recording: Recording, one: Planned, preset: str | None, notices: Se
     return state
 
 
-def outcome(ended: Ended, log: Path, runs: Sequence[Path], one: Planned) -> tuple[str, str | None]:
+def outcome(ended: Ended, log: Path, runs: Sequence[Path]) -> tuple[str, str | None]:
     """(state, why) of a step: by what it left on the disk, not by its exit code alone.
 
     A run whose claims were refuted ends with 1 and is recorded all the same.
     """
     words = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
     failures = [text for run in runs for text in _failures(run)]
-    whole = any(not run.name.endswith(".unfinished") for run in runs)
+    whole = any(_is_of_use(run) for run in runs)
     reason = without_places(reason_in(log))
     if ended.timed_out:
         return "timed out", f"{ended.says}; its last words: {reason}"
@@ -202,7 +207,21 @@ def outcome(ended: Ended, log: Path, runs: Sequence[Path], one: Planned) -> tupl
         return "recorded", None if not failures else f"in part: {failures[0][:300]}"
     if ended.exit_code == 0:
         return "started", "it records nothing here" if not runs else reason
-    return "failed", f"{ended.says}: {reason}"
+    return "failed", f"{ended.says}: {without_places(failures[0])[:300] if failures else reason}"
+
+
+def _is_of_use(run: Path) -> bool:
+    """Whether a run came to its end with something in it: one capture, one profile, one time."""
+    if run.name.endswith(UNFINISHED):
+        return False
+    try:
+        manifest = read_json(run / "manifest.json")
+        if "captures" in manifest:
+            return any(row["state"] == "complete" for row in manifest["captures"])
+        broken = set(manifest.get("profile_failures", {})) | set(manifest.get("failures", {}))
+        return not broken or broken < set(manifest["variants"])
+    except (UsageError, KeyError, TypeError, AttributeError):
+        return False
 
 
 def _failures(run: Path) -> list[str]:

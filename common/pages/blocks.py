@@ -20,8 +20,8 @@ from common.contract.problem import Problem, load_problem
 from common.diff.compiled import diff_compiled
 from common.errors import UsageError, WorklogError
 from common.pages.drawing_block import drawing_block
-from common.pages.figures import OPTIONS as FIGURE_OPTIONS
-from common.pages.figures import Figure, make_figure, stale
+from common.pages.figure_blocks import OPTIONS as FIGURE_OPTIONS
+from common.pages.figure_blocks import Figure, make_figure, stale
 from common.pages.finding import STALE, Finding, line_at, read_utf8
 from common.pages.markdown import FENCE, blanked
 from common.pages.prediction_table import prediction_table

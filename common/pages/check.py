@@ -6,20 +6,19 @@ with file, line and what to do. Nothing is written here but by `render`.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from common.contract.problem import Problem, load_problem, problem_names, root
 from common.errors import UsageError, WorklogError
-from common.pages import own_figures
 from common.pages.answers import EvidenceFunctions
 from common.pages.blocks import Rendered, blocks_of, options_of, render_whole_page
 from common.pages.evidence_rules import Checked, check_claims, check_seals, open_evidence
 from common.pages.exercises import check_answers, check_exercises
-from common.pages.figures import figure_names
+from common.pages.figure_blocks import figure_names
 from common.pages.finding import STALE, Finding, finding_of, line_at, read_utf8
+from common.pages.problem_figures import check_own_figures, write_own_figures
 from common.pages.text_rules import (
     SECTIONS,
     check_captions,
@@ -91,7 +90,8 @@ def render(names: list[str]) -> tuple[list[Path], list[Finding]]:
             path.write_bytes(rendered.text.encode())
             changed.append(path)
     for problem in loaded.problems:
-        changed += own_figures.draw(problem)
+        drawn, failed = write_own_figures(problem)
+        changed, findings = changed + drawn, findings + failed
     return changed, findings
 
 
@@ -168,17 +168,8 @@ def _check_figures(problem: Problem, path: Path, text: str, rendered: Rendered) 
         again = [match for match in blocks if options_of(match).get("name") == name][1]
         line = line_at(text, again.start())
         findings.append(Finding(path, line, f"a second figure is called {name}; rename it"))
-    own = own_figures.drawn(problem)
-    for stale in own_figures.stale(problem):
-        findings.append(Finding(stale, 1, f"is not what its evidence gives; {STALE}"))
-    drawn = {figure.path for figure in rendered.figures} | own.keys()
-    elsewhere = "".join(read_utf8(page)[0] for page in shared_pages())
-    for extra in sorted((problem.folder / "figures").glob("*")):
-        named = re.search(rf"\bname={re.escape(extra.stem)}\b", text + elsewhere)
-        if extra not in drawn and not named:
-            message = "nothing draws this file; draw it in a block or in figures.py, or remove it"
-            findings.append(Finding(extra, 1, message))
-    return findings
+    drawn = {figure.path for figure in rendered.figures}
+    return findings + check_own_figures(problem, path, text, drawn)
 
 
 def rebuild_summary(folder: Path) -> bool:

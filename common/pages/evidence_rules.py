@@ -9,6 +9,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from common.contract.claims import Claim, judge
@@ -39,12 +40,17 @@ def evidence_line(problem: Problem, key: str) -> int:
     return line_with(toml, r"^\[evidence\]", rf"^\s*[\"']?{re.escape(key)}[\"']?\s*=")
 
 
+def evidence_folders(problem: Problem) -> dict[str, Path]:
+    """Every recorded run that the problem stands on, by its key."""
+    return {key: problem.folder / place for key, place in problem.evidence.items()}
+
+
 def open_evidence(problem: Problem) -> tuple[dict[str, Checked], list[Finding]]:
     """Every recorded run that can be used, and what is wrong with it or with the others."""
     toml = problem.folder / "problem.toml"
     found: dict[str, Checked] = {}
     findings: list[Finding] = []
-    named = {key: problem.folder / place for key, place in problem.evidence.items()}
+    named = evidence_folders(problem)
     try:
         brought = {run.name: run for one in recordings(problem.folder) for run in one.runs()}
     except WorklogError as error:

@@ -108,12 +108,15 @@ def _run(problem: Problem, run: Run) -> list[str]:
     where = f"`{run.folder.relative_to(problem.folder).as_posix()}`"
     measured = [v for v in summary["variants"].values() if v["phases"] or v.get("figures")]
     unfinished = "" if run.finished else " (**unfinished**: what was measured until it ended)"
-    if not measured:
+    profiled = any("profile" in variant for variant in summary["variants"].values())
+    if not measured and not profiled:
         return [f"{where}: a {run.manifest['kind']} run{unfinished}, no times in it."]
     tables = [f"{where}{unfinished}:"]
     try:
-        if problem.kind == "compiled":
+        if not problem.phases:  # worked out, not timed side by side
             tables.append(run_tables.figures(summary).markdown())
+        elif not measured:
+            tables.append(run_tables.memory(summary).markdown())
         else:
             tables += [run_tables.verdicts(summary, phase).markdown() for phase in problem.phases]
         return [*tables, run_tables.footer(summary, run.manifest)]

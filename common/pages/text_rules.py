@@ -47,9 +47,11 @@ MEASURED_SECTIONS = ("Card", "Root cause", "Verification")
 # stand in the text; so may counts without a unit.
 NUMBER_WITH_UNIT = re.compile(
     r"(?<![\w.,])(?P<number>\d[\d,]*(?:\.\d+)?)(?: |\u00a0|\u202f)?"
-    r"(?P<unit>%|×|ns|µs|us|ms|s|seconds|minutes|times|tokens/s|tok/s|[kMGT]i?B(?:/s)?|"
+    r"(?P<unit>%|×(?! ?\d)|ns|µs|us|ms|s|seconds|minutes|times|tokens/s|tok/s|[kMGT]i?B(?:/s)?|"
     r"[GT]FLOPS?|[GT]FLOP/s|GHz|MHz|W)(?![\w/])"
 )
+# A figure that is none of ours: which number, and where it is from.
+NOT_OURS = re.compile(r"<!-- (?:published|stated): (?P<number>[\d.,]+) \S[^\n]*? -->")
 PROMPT = re.compile(r"<!-- write: (?P<what>[^\n]*?) -->")
 
 
@@ -96,11 +98,13 @@ def check_typed_numbers(path: Path, text: str) -> list[Finding]:
             end = visible.find("\n\n", match.end())
             paragraph = bare[max(start, 0) : end if end >= 0 else len(bare)]
             checked = {m["body"].split(" ")[0] for m in CHECK.finditer(paragraph)}
+            checked |= {m["number"] for m in NOT_OURS.finditer(paragraph)}
             if match["number"] in checked:
                 continue
             message = (
                 f"{match.group(0)!r} is typed by hand in {section.title!r}; show it in a generated "
-                f"block, or add <!-- check: {match['number']} = EXPRESSION run=KEY --> beside it"
+                f"block, or add <!-- check: {match['number']} = EXPRESSION run=KEY --> beside it; "
+                "a figure that is not ours: <!-- published: NUMBER WHERE -->"
             )
             findings.append(Finding(path, line_at(text, match.start()), message))
     return findings

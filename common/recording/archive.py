@@ -134,7 +134,7 @@ def _files(session: Session) -> tuple[dict[str, bytes], list[tuple[str, int, str
         if path.is_symlink() or not path.is_file() or name in ("session.json", "journal.jsonl"):
             continue
         size = path.stat().st_size
-        if path.name.endswith(RAW):
+        if path.name.endswith(RAW) or path.with_name(path.stem + ".slice.csv.gz").exists():
             left_out.append((name, size, "raw report; its slice travels"))
         elif not _is_plain(name):
             left_out.append((name, size, "its name has characters that do not travel"))

@@ -17,6 +17,7 @@ import errno
 import json
 import os
 import re
+import secrets
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from common.errors import PreconditionError, UsageError
 
 SCHEMA = "worklog.run/1"
 UNFINISHED = ".unfinished"
+HIDDEN = ".new-"
 SMALLEST_FREE_BYTES = 64 << 20
 
 
@@ -85,6 +87,23 @@ def full_disk_message(folder: Path | str) -> str:
     )
 
 
+def _renamed(made: Path, parent: Path, stem: str) -> Path:
+    """The folder under the first free name of this second."""
+    for attempt in range(100):
+        name = stem if attempt == 0 else f"{stem}.{attempt}"
+        folder = parent / (name + UNFINISHED)
+        if (parent / name).exists():
+            continue
+        try:
+            made.rename(folder)  # never onto another run: that has a manifest and is not empty
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+                raise
+            continue
+        return folder
+    raise UsageError(f"{parent} holds a hundred runs of this second; choose another --out")
+
+
 @dataclass
 class RunWriter:
     """A run being made. Use `create`, then `add_sample` and friends, then `finish`."""
@@ -101,22 +120,18 @@ class RunWriter:
         # A revision that is handed in may be a branch's name with slashes in it.
         short = re.sub(r"[^A-Za-z0-9._+-]", "-", revision[:7])
         stem = f"{now:%Y%m%dT%H%M%SZ}-{short}-{preset}"
-        for attempt in range(100):
-            name = stem if attempt == 0 else f"{stem}.{attempt}"
-            folder = parent / (name + UNFINISHED)
-            if (parent / name).exists():
-                continue
-            try:
-                folder.mkdir()
-                break
-            except FileExistsError:
-                continue
-        else:
-            raise UsageError(f"{parent} holds a hundred runs of this second; choose another --out")
         document = {"schema": SCHEMA, "started": now.isoformat(timespec="seconds"), **manifest}
-        writer = RunWriter(folder, {**document, "status": "unfinished"})
-        write_json(folder / "manifest.json", writer.manifest)
-        return writer
+        document["status"] = "unfinished"
+        # Made under a hidden name and renamed once its manifest is in it: a run that is killed
+        # here leaves no folder that is none.
+        made = parent / f"{HIDDEN}{os.getpid()}-{secrets.token_hex(4)}"
+        made.mkdir()
+        try:
+            write_json(made / "manifest.json", document)
+            return RunWriter(_renamed(made, parent, stem), document)
+        except BaseException:
+            shutil.rmtree(made, ignore_errors=True)
+            raise
 
     def add_sample(self, line: dict[str, Any]) -> None:
         """Append one sample and hand it to the kernel at once: SIGKILL can no longer take it."""

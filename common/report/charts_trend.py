@@ -84,7 +84,8 @@ def _ratio(view: RunView, variant: str, phase: str) -> Mapping[str, Any] | None:
 
 def trend_charts(found: Sequence[Point], phase: str) -> str:
     """Times, and ratios to the baseline; empty where no variant was measured twice."""
-    return _times(found, phase) + _ratios(found, phase)
+    charts = _times(found, phase) + _ratios(found, phase)
+    return f'<div class="wide">{charts}</div>\n' if charts else ""
 
 
 def _times(found: Sequence[Point], phase: str) -> str:

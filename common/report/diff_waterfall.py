@@ -50,10 +50,13 @@ def steps(difference: Difference, rows: Sequence[Row], most: int = STEPS) -> tup
 
 
 def waterfall(
-    difference: Difference, rows: Sequence[Row], names: tuple[str, str] = ("A", "B")
+    difference: Difference,
+    rows: Sequence[Row],
+    names: tuple[str, str] = ("A", "B"),
+    most: int = STEPS,
 ) -> str:
     """The chart; empty where nothing moved. `names` are those of the two totals."""
-    found = steps(difference, rows)
+    found = steps(difference, rows, most)
     if not found:
         return ""
     unit = view.unit_of(difference.quantity)

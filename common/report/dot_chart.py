@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from common.report.svg import Scale
 from common.report.tables import escape_html, significant
 
-WIDTH, LABEL, VALUE, ROW, TOP, BOTTOM = 860, 270, 150, 30, 64, 56
+WIDTH, LABEL, VALUE, ROW, TOP, BOTTOM = 960, 270, 230, 30, 64, 56
 STYLE = """
 text { font: 13px system-ui, "Segoe UI", Roboto, Helvetica, Arial, sans-serif; fill: #1b1f24; }
 .title { font-size: 15px; font-weight: 600; } .soft { fill: #59636e; font-size: 12px; }
 .grid { stroke: #d8dee4; } .one { stroke: #59636e; stroke-dasharray: 4 3; } .page { fill: #ffffff; }
 .s0 { fill: #2f6fab; stroke: #2f6fab; } .s1 { fill: #b85a1e; stroke: #b85a1e; }
 .s2 { fill: #6a747e; stroke: #6a747e; } .s3 { fill: #257a6c; stroke: #257a6c; }
-.s4 { fill: #9b4f96; stroke: #9b4f96; }
+.s4 { fill: #9b4f96; stroke: #9b4f96; } .s5 { fill: #c9a227; stroke: #c9a227; }
 @media (prefers-color-scheme: dark) {
   text { fill: #e4e8ec; } .soft { fill: #9aa5b1; } .page { fill: #12161b; }
   .grid { stroke: #313942; } .one { stroke: #9aa5b1; }
@@ -70,6 +70,8 @@ def _row(chart: Chart, mark: Mark, middle: float) -> list[str]:
     lines.append(_text(WIDTH - VALUE + 10, middle + 4, mark.text, "soft"))
     start = 0.0
     for length, style in mark.parts:
+        if length <= 0:
+            continue
         left, right = _at(chart, start), _at(chart, start + length)
         lines.append(
             f'<rect class="s{style}" x="{left:.1f}" y="{middle - 8:.1f}" '

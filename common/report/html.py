@@ -114,7 +114,9 @@ def _run(view: RunView, number: int, place: Path) -> _Part:
             links.append((f"{key}-{section}", heading))
             parts.append(
                 f'<section aria-labelledby="{key}-{section}">'
-                f'<h3 id="{key}-{section}">{heading}</h3>\n{content}</section>\n'
+                f'<h3 id="{key}-{section}">{heading}</h3>\n{content}'
+                + html_environment.raw_data(view, section, where)
+                + "</section>\n"
             )
     html = (
         f'<article aria-labelledby="{key}">\n<h2 id="{key}">Run {escape_html(name)}</h2>\n'

@@ -9,13 +9,14 @@ from pathlib import Path
 
 from common.diff.difference import Difference
 from common.report.diff_view import signed
-from common.report.diff_waterfall import waterfall
+from common.report.diff_waterfall import STEPS, waterfall
 from common.report.phase_difference import Callee, phase_callees, phase_difference, story_pairs
 from common.report.run_view import RunView
 from common.report.tables import Table, escape_html
 from common.report.trace_page import exact_ms
 
 MOST_CALLEES = 200
+NOTICEABLE = 0.002  # of the larger total
 
 
 def attribution(view: RunView, _: Path) -> str:
@@ -37,7 +38,7 @@ def attribution(view: RunView, _: Path) -> str:
 
 def _pair(view: RunView, found: Difference, phase: str, unfolded: bool) -> str:
     before, after = str(found.a["path"]), str(found.b["path"])
-    chart = waterfall(found, found.rows, (before, after))
+    chart = waterfall(found, found.rows, (before, after), _noticeable(found))
     caption = f"Operators of {phase}, {before} and {after}"
     table = operators_table(found).html(caption, style="sortable")
     if not unfolded:
@@ -52,6 +53,12 @@ def _pair(view: RunView, found: Difference, phase: str, unfolded: bool) -> str:
         else ""
     )
     return chart + table + folded
+
+
+def _noticeable(found: Difference) -> int:
+    """How many of the rows move the total by something that can be seen in a chart."""
+    least = NOTICEABLE * max(found.total_a, found.total_b)
+    return min(STEPS, max(3, sum(abs(row.delta) >= least for row in found.rows)))
 
 
 def operators_table(found: Difference) -> Table:

@@ -15,6 +15,25 @@ PACKAGES = ("torch", "torchao", "triton", "numpy")
 SOFTWARE = (*PACKAGES, "compiler", "threads", "compile_mode")
 
 
+# What each section was made from, where it is not the whole folder.
+RAW = {
+    "times": ("samples.jsonl",),
+    "samples": ("samples.jsonl",),
+    "floors": ("floors.json",),
+    "correctness": ("checks.json",),
+    "attribution": ("traces/*/trace.json.gz",),
+    "timeline": ("traces/*/trace.json.gz",),
+    "memory": ("traces/*/trace.json.gz", "traces/**/*.pickle", "traces/**/*.pickle.gz"),
+}
+
+
+def raw_data(view: RunView, section: str, where: Path) -> str:
+    """Links to what a section was made from; empty where the run has none of it."""
+    files = [f for pattern in RAW.get(section, ()) for f in sorted(view.folder.glob(pattern))]
+    links = ", ".join(_link(path, view.folder, where) for path in files if path.is_file())
+    return f'<p class="note raw">Made from: {links}</p>\n' if links else ""
+
+
 def environment(view: RunView, where: Path) -> str:
     """`where` is the run's folder as seen from the page."""
     return (
@@ -101,12 +120,14 @@ def _links(folder: Path, where: Path) -> str:
     found += sorted(path for path in (folder / "traces").glob("**/*") if path.is_file())
     items = []
     for path in found:
-        inside = path.relative_to(folder).as_posix()
-        link = quote((where / inside).as_posix(), safe="/", errors="surrogateescape")
         size = path.stat().st_size
         shown = f"{size / (1 << 20):.1f} MiB" if size >= 1 << 20 else f"{-(-size // 1024)} KiB"
-        items.append(
-            f'<li><a href="{escape_html(link)}">{escape_html(inside)}</a> '
-            f'<span class="how">{shown}</span></li>'
-        )
+        items.append(f'<li>{_link(path, folder, where)} <span class="how">{shown}</span></li>')
     return f'<ul class="files">{"".join(items)}</ul>\n'
+
+
+def _link(path: Path, folder: Path, where: Path) -> str:
+    """A link to a file of the run, relative to the page."""
+    inside = path.relative_to(folder).as_posix()
+    link = quote((where / inside).as_posix(), safe="/", errors="surrogateescape")
+    return f'<a href="{escape_html(link)}">{escape_html(inside)}</a>'

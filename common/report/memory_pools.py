@@ -108,7 +108,7 @@ def _chart(pools: list[Pool]) -> str:
         label = _label(pool, pools)
         told = f"{label}: {text}, of it {mebibytes(pool.requested_bytes)} MiB requested"
         rows.append(svg.Row(label, text, body, told, HEIGHT))
-    return svg.figure(
+    chart = svg.figure(
         "Memory by pool",
         "What each pool of the CUDA caching allocator holds at the end of the snapshot; the parts "
         "of a bar add up to what the pool has reserved.",
@@ -116,6 +116,7 @@ def _chart(pools: list[Pool]) -> str:
         svg.axis(scale, ticks, "MiB"),
         svg.legend((style, says, says) for style, says in PARTS),
     )
+    return f'<div class="wide">{chart}</div>\n'
 
 
 def _table(pools: list[Pool]) -> str:

@@ -7,6 +7,7 @@ ends early or is damaged gives every byte before the damage, and says so in `dam
 from __future__ import annotations
 
 import os
+import stat
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,7 +35,8 @@ def refuse_bomb(path: Path, packed_bytes: int, unpacked_bytes: int) -> None:
 def open_file(path: Path) -> IO[bytes]:
     """The file, opened for reading. Raises UsageError in one line for what is no readable file."""
     try:
-        return path.open("rb")
+        # Without waiting: a pipe that nobody writes into would be opened for ever.
+        stream = os.fdopen(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb")
     except FileNotFoundError as error:
         raise UsageError(f"{path} does not exist; give the path of a profiler's file") from error
     except IsADirectoryError as error:
@@ -44,6 +46,10 @@ def open_file(path: Path) -> IO[bytes]:
         raise UsageError(
             f"{path} cannot be read ({reason}); check its permissions or copy it again"
         ) from error
+    if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+        stream.close()
+        raise UsageError(f"{path} is a pipe or a device, and is read twice; copy it into a file")
+    return stream
 
 
 class ByteSource:
@@ -135,6 +141,14 @@ def _until_damage(inflater: zlib._Decompress, data: bytes) -> bytes:
 def _plain(stream: IO[bytes], size: int) -> Iterator[bytes]:
     while block := stream.read(size):
         yield block
+
+
+def sha256_of(path: Path) -> str:
+    """Of the file as it is, packed or not: what a slice of it says it comes from."""
+    import hashlib  # slow to load, and no comparison needs it
+
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 @contextmanager

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import csv
 import gzip
-import hashlib
 import io
 import json
 from collections.abc import Mapping, Sequence
@@ -24,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import UsageError
+from common.traces.byte_source import sha256_of
 from common.traces.ncu import read_ncu
 from common.traces.ncu_model import DURATION, Dim3, KernelLaunch, Metric, NcuReport, whole
 from common.traces.ncu_names import CANDIDATES, OCCUPANCY_LIMITS
@@ -47,7 +47,7 @@ def slice_ncu(source: Path, target: Path, largest_bytes: int = LARGEST_BYTES) ->
     """
     report = read_ncu(source)
     about = {"schema": SCHEMA, "source": source.name, "source_bytes": source.stat().st_size,
-             "source_sha256": _digest(source)}  # fmt: skip
+             "source_sha256": sha256_of(source)}  # fmt: skip
     for names in (_all_metrics(report), [n for n in _all_metrics(report) if is_used(n)]):
         low, high = 0, len(report.launches)
         data, provenance = _packed(report, names, high, about)
@@ -84,11 +84,6 @@ def read_provenance(path: Path) -> dict[str, Any] | None:
         return None
     found: dict[str, Any] = json.loads(first.removeprefix(MARK))
     return found
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _all_metrics(report: NcuReport) -> list[str]:

@@ -14,7 +14,6 @@ cut: rows and nanoseconds of GPU work kept and left out, which add up to the sou
 from __future__ import annotations
 
 import gzip
-import hashlib
 import json
 import sqlite3
 import tempfile
@@ -24,7 +23,7 @@ from typing import Any
 from urllib.parse import quote
 
 from common.errors import UsageError
-from common.traces.byte_source import unpacked
+from common.traces.byte_source import sha256_of, unpacked
 from common.traces.nsys_schema import find_tables, is_nsys
 from common.traces.sqlite_file import Database, open_database, quoted
 
@@ -47,7 +46,7 @@ def slice_nsys(
     UsageError for what is no export, or where not even one GPU activity fits.
     """
     with unpacked(source, ".sqlite") as file:
-        digest, size = _digest(source), source.stat().st_size
+        digest, size = sha256_of(source), source.stat().st_size
         with open_database(file) as database:
             tables = find_tables(database)
             if not is_nsys(database, tables):
@@ -95,11 +94,6 @@ def read_provenance(path: Path) -> dict[str, Any] | None:
         ((text,),) = database.rows(PROVENANCE, ("document",))
         found: dict[str, Any] = json.loads(str(text))
         return found
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _columns(database: Database, table: str) -> list[str]:

@@ -1,27 +1,21 @@
-"""How do the pools fill, and which capture made them grow? Two figures of the recorded run.
+"""How do the pools fill, and which capture made them grow? Charts of memory snapshots.
 
-    .venv/bin/python -m problems.cuda_graph_memory.charts        # writes figures/*.svg
-
-Drawn from the recorded snapshot files through the analyser of `worklog show`, so the same functions
-draw a snapshot that a GPU wrote. Each file names the hash of what it was drawn from.
+Drawn through the analyser of `worklog show`: the same functions draw a snapshot that a GPU wrote.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
-from common.contract.problem import load_problem
 from common.report.tables import escape_html
 from common.traces.memory_pools import PoolLine, growth_by_phase, pool_lines
-from common.traces.memory_snapshot import MemorySnapshot, read_memory_snapshot
+from common.traces.memory_snapshot import MemorySnapshot
 
 MIB = 1 << 20
-WIDTH, LEFT, RIGHT, ROW, GAP = 940, 78, 14, 150, 46
+WIDTH, LEFT, RIGHT, ROW, GAP, TOP = 940, 78, 14, 150, 62, 44
 # Default pool grey; private pools in tones that differ in lightness too.
 GREY = "#9aa3ad"
 TONES = ("#1b6ca8", "#e08a1e", "#3c9d6a", "#b0413e", "#7a5ba6", "#c9a227", "#2a9d9d", "#d46a9f")
@@ -74,8 +68,8 @@ def pool_timeline(snapshots: Mapping[str, MemorySnapshot], source: str) -> str:
     )
     parts = []
     for row, (name, found) in enumerate(stacks.items()):
-        y0 = 34 + row * (ROW + GAP)
-        parts.append(f'<text class="t" x="{LEFT}" y="{y0 - 6}">{escape_html(name)}</text>')
+        y0 = TOP + row * (ROW + GAP)
+        parts.append(f'<text class="t" x="{LEFT}" y="{y0 - 22}">{escape_html(name)}</text>')
         parts += _scale(y0, top)
         below = np.zeros(len(found[0].levels), dtype=np.int64)
         for band in found:
@@ -87,7 +81,7 @@ def pool_timeline(snapshots: Mapping[str, MemorySnapshot], source: str) -> str:
             parts.append(f'<path class="p" fill="{band.colour}" d="{path}">{title}</path>')
             below = above
         parts += _phases(snapshots[name], y0)
-    height = 34 + len(stacks) * (ROW + GAP)
+    height = TOP + len(stacks) * (ROW + GAP)
     says = (
         "Reserved MiB over the allocator's events. Grey: default pool; colours: private pools, one "
         "tone each. Dotted: where a phase begins."
@@ -136,7 +130,7 @@ def _phases(snapshot: MemorySnapshot, y0: int) -> list[str]:
         if name and name != before:
             x = _x(at, len(events))
             parts.append(f'<line class="m" x1="{x:.1f}" x2="{x:.1f}" y1="{y0}" y2="{y0 + ROW}"/>')
-            if x - last_x > 58 and not name.startswith("input"):
+            if x - last_x > 76 and not name.startswith("input"):
                 shown = escape_html(name)
                 parts.append(f'<text class="s" x="{x + 2:.1f}" y="{y0 + ROW + 14}">{shown}</text>')
                 last_x = x
@@ -161,10 +155,10 @@ def growth_bars(snapshots: Mapping[str, MemorySnapshot], source: str) -> str:
     top = max((bar + warm for found in rows.values() for _, bar, warm in found), default=1) or 1
     parts = []
     for row, (name, found) in enumerate(rows.items()):
-        y0 = 34 + row * (ROW + GAP)
+        y0 = TOP + row * (ROW + GAP)
         total = sum(bar + warm for _, bar, warm in found)
         says = f"{name}: {total / MIB:,.0f} MiB in all"
-        parts.append(f'<text class="t" x="{LEFT}" y="{y0 - 6}">{escape_html(says)}</text>')
+        parts.append(f'<text class="t" x="{LEFT}" y="{y0 - 22}">{escape_html(says)}</text>')
         parts += _scale(y0, top)
         wide = (WIDTH - LEFT - RIGHT) / max(len(found), 1)
         for i, (size, bar, warm) in enumerate(found):
@@ -185,10 +179,10 @@ def growth_bars(snapshots: Mapping[str, MemorySnapshot], source: str) -> str:
                 f'<text class="s" x="{middle:.1f}" y="{base - 3:.1f}" text-anchor="middle">'
                 f"+{(bar + warm) / MIB:,.0f}</text>"
             )
-    height = 34 + len(rows) * (ROW + GAP)
+    height = TOP + len(rows) * (ROW + GAP)
     says = (
-        "MiB that each capture added to the private pools, in the order of capture, by its size. "
-        "Orange: already its warm-up, where that runs in the pool; blue: its recording."
+        "MiB that each capture added to the private pools, in order, by size. Orange: its warm-up "
+        "in the pool; blue: its recording."
     )
     return _document(height, "Growth of the private pools per capture", says, parts, source)
 
@@ -201,42 +195,10 @@ def _warm_up(snapshot: MemorySnapshot, capture: str) -> int:
 def _document(height: int, title: str, says: str, parts: Sequence[str], source: str) -> str:
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height + 24}" role="img">\n'
-        f"<!-- python -m problems.cuda_graph_memory.charts; from sha256 {source} -->\n"
+        f"<!-- worklog render cuda_graph_memory; from sha256 {source} -->\n"
         f"<title>{escape_html(title)}</title><desc>{escape_html(says)}</desc>\n"
         f'<style>{STYLE}</style><rect width="100%" height="100%" fill="#fff"/>\n'
         + "\n".join(parts)
         + f'\n<text class="s" x="{LEFT}" y="{height + 12}">{escape_html(says)} Modelled.</text>\n'
         "</svg>\n"
     )
-
-
-def inputs(folder: Path, kind: str, modes: Sequence[str]) -> tuple[dict[str, MemorySnapshot], str]:
-    """The snapshots of one kind of weights in a run folder, and the hash of their files."""
-    paths = {mode: folder / "traces" / kind / f"{mode}.pickle.gz" for mode in modes}
-    digest = hashlib.sha256(b"".join(path.read_bytes() for path in paths.values())).hexdigest()
-    return {f"{kind}, {m}": read_memory_snapshot(p) for m, p in paths.items()}, digest[:16]
-
-
-def draw(folder: Path) -> dict[str, str]:
-    """File name -> SVG, from one recorded run."""
-    graphs = ("separate-pools", "shared-large-first", "reduce-overhead")
-    wide, seal = inputs(folder, "int8wo", graphs)
-    fused, fused_seal = inputs(folder, "int8wo-fused", graphs[:2])
-    return {
-        "pools-int8wo.svg": pool_timeline(wide, seal),
-        "pools-int8wo-fused.svg": pool_timeline(fused, fused_seal),
-        "growth-int8wo.svg": growth_bars(wide, seal),
-    }
-
-
-def main() -> None:
-    problem = load_problem("cuda_graph_memory")
-    place = problem.folder / "figures"
-    place.mkdir(exist_ok=True)
-    for name, text in draw(problem.folder / problem.evidence["cpu"]).items():
-        (place / name).write_text(text, encoding="utf-8")
-        print(f"wrote figures/{name}")
-
-
-if __name__ == "__main__":
-    main()

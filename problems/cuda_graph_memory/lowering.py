@@ -263,7 +263,7 @@ def compiled_forwards(
 
     One token is a program of its own. The others are lowered for the least and the largest size;
     where those two differ in nothing but bytes, and these grow with the size, what lies between
-    follows. Else every size is lowered.
+    follows. Else the one in the middle is lowered too, and the same is asked of both halves.
     """
     found: dict[int, Forward] = {}
     sources: dict[int, str] = {}
@@ -271,15 +271,22 @@ def compiled_forwards(
     def lower(size: int) -> None:
         found[size], sources[size] = lower_forward(kind, size, preset, preset.get("inductor"))
 
+    def fill(span: Sequence[int]) -> None:
+        low, high, inner = span[0], span[-1], span[1:-1]
+        between = [interpolated(found[low], low, found[high], high, size) for size in inner]
+        if inner and None in between:
+            middle = len(span) // 2
+            lower(span[middle])
+            fill(span[: middle + 1])
+            fill(span[middle:])
+        else:
+            found.update((s, f) for s, f in zip(inner, between, strict=True) if f is not None)
+
     many = sorted(size for size in sizes if size > 1)
     for size in dict.fromkeys([*(size for size in sizes if size == 1), *many[:1], *many[-1:]]):
         lower(size)
-    for size in many[1:-1]:
-        between = interpolated(found[many[0]], many[0], found[many[-1]], many[-1], size)
-        if between is None:
-            lower(size)
-        else:
-            found[size] = between
+    if len(many) > 2:
+        fill(many)
     return {size: found[size] for size in sizes}, sources
 
 

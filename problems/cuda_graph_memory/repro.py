@@ -22,6 +22,7 @@ from typing import Any
 sys.path.append(str(Path(__file__).resolve().parents[2]))  # for `problems`, when run as a script
 
 from common.recording.environment import package_version
+from common.recording.ranges import named_range
 from common.report.results import Results
 from problems.cuda_graph_memory import tasks
 
@@ -55,7 +56,8 @@ class Session:
         if self.task == "gpu":
             from problems.cuda_graph_memory.gpu_route import gpu_task
 
-            return gpu_task(self.preset, folder, self.say)
+            with named_range("capture"):  # around all cells: nsys follows their processes
+                return gpu_task(self.preset, folder, self.say)
         assert self.task == "published"
         return tasks.published_task(self.preset, self.say)
 

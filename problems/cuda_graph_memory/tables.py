@@ -159,7 +159,7 @@ def peaks(found: Sequence[Peak]) -> Table:
         )
         for p in found
     )
-    columns = ("model", "weights", "head", "(b) held by tensors", "(b) fragmented by quantising",
+    columns = ("model", "weights", "head", "(b) held by tensors", "(b) rounded and in pieces",
                "(a) private pool", "(b) second prefill", "peak reserved", "origin")  # fmt: skip
     note = "_GB. (c), what is outside torch, is no part of what the script printed._"
     return Table(columns, rows, columns[3:-1], note)

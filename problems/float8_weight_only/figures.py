@@ -19,13 +19,15 @@ from common.report.run_tables import device_name, ratio_of
 from common.report.svg import Scale
 from common.report.tables import interval, milliseconds, significant
 
-PASSES = ("cast", "expand the scale", "multiply", "cast to bf16", "product")
+PASSES = ("cast", "expand the scale", "multiply", "cast to bf16", "product", "fresh pages")
 
 
 def origin(found: Recorded) -> str:
     summary, manifest = found.summary, found.run.manifest
     where = device_name(summary, manifest)
-    return f"{summary['origin']}: {where}; {summary['started'][:10]}, {summary['revision'][:7]}"
+    text = f"{summary['origin']}: {where}; {summary['started'][:10]}, {summary['revision'][:7]}"
+    busy = [f["others_cpu_share"] for f in manifest["facts"].values() if "others_cpu_share" in f]
+    return text + "".join(f"; other programs took {share} of the CPU" for share in busy)
 
 
 def times(found: Recorded, phase: str, title: str) -> Chart:
@@ -62,20 +64,21 @@ def shares(found: Recorded) -> Chart:
         value, ends = figure["value"], figure.get("interval")
         bounds = (ends[0], ends[1]) if ends else None
         label = f"{'float8, fused' if kind == 'share' else 'bf16, our GEMV'} {shape}"
-        marks.append(
-            Mark(label, value, f"{100 * value:.0f} %", bounds, 3 if kind == "share" else 2)
-        )
+        text = f"{100 * value:.0f} %" + (f" ({interval(*bounds)})" if bounds else "")
+        marks.append(Mark(label, value, text, bounds, 3 if kind == "share" else 2))
+    most = max(1.0, *(end for m in marks for end in (m.value, *(m.interval or ()))))
     how = (
         "Time of a pure read of the same bytes over the kernel's, in the same rounds; 1 is the bus."
     )
     title = "One linear layer, one row: share of the read bandwidth"
-    return Chart(title, how, "share", marks, Scale(0, 1.05), origin(found), one=1.0)
+    return Chart(title, how, "share", marks, Scale(0, 1.05 * most), origin(found), one=1.0)
 
 
 def passes(found: Recorded) -> Chart:
     """CPU time per weight of each pass, float8 against int8 stored."""
     rows = Evidence(found.run).tables("conversion")["rows"]["rows"]
     ns = {row[0]: float(row[1].split()[0]) for row in rows}
+    sums = {row[0]: row[3] for row in rows}
     marks = []
     for kind in ("float8", "int8"):
         cast, down = ns[f"cast {kind} to float32"], ns["cast float32 to bf16"]
@@ -86,8 +89,9 @@ def passes(found: Recorded) -> Chart:
         named = (("0.13.0 eager", old), ("0.14.1 eager", new), ("0.14.1 compiled", compiled))
         for version, lengths in named:
             whole = ns[f"{version}, {kind}"]
-            stacked = tuple((length, style) for style, length in enumerate(lengths))
-            text = f"{sum(lengths):.2f} summed, {whole:.2f} whole"
+            faults = float(sums[f"{version}, {kind}"].split(" + ")[1])
+            stacked = tuple((length, style) for style, length in enumerate((*lengths, faults)))
+            text = f"{sum(lengths) + faults:.2f} summed, {whole:.2f} whole"
             marks.append(Mark(f"{version}, stored as {kind}", whole, text, parts=stacked))
     most = max(sum(length for length, _ in mark.parts) for mark in marks)
     how = "Bars: the passes by themselves (compiled: one kernel, then the product). One thread."

@@ -132,16 +132,28 @@ def _answer(found: Route) -> str:
 
 
 def explore_task(
-    gpu_id: str, layer: Layer, batches: list[int], mode: str, report: Callable[[str, int], None]
+    gpu_id: str,
+    layer: Layer,
+    batches: list[int],
+    mode: str,
+    report: Callable[[str, int], None],
+    only_tile: str | None = None,
 ) -> Results:
-    """Every configuration of the list, and the 4090's winner, compiled for one GPU."""
+    """Every configuration of the list, and the 4090's winner, compiled for one GPU.
+
+    `only_tile` ("512x128"): of the list, those with this BN x BK alone.
+    """
     results, tables = Results(), shipped_tables()
     jobs: dict[int, list[Job]] = {}
     winners: dict[int, Job | None] = {}
     for m in batches:
         winners[m] = winner_job(gpu_id, layer, m, tables, TUNED_ON)
         winner = [winners[m]] if winners[m] is not None else []
-        listed = space_jobs(gpu_id, layer, m, mode)
+        listed = [
+            job
+            for job in space_jobs(gpu_id, layer, m, mode)
+            if only_tile in (None, f"{job.config.block_n}x{job.config.block_k}")
+        ]
         jobs[m] = list(dict.fromkeys([*(w for w in winner if w is not None), *listed]))
     outcomes = explore([job for each in jobs.values() for job in each], report)
     by_job = {outcome.job: outcome for outcome in outcomes}
@@ -164,6 +176,8 @@ def explore_task(
     results.figure("without_kernel", len(failed), "configurations", "compiled")
     cannot = sum(not outcome.can_launch for outcome in compiled)
     results.figure("cannot_launch", cannot, "configurations", "compiled")
+    if any(outcome.job.family.startswith("GEMM") for outcome in compiled):
+        _order_figures(results, {o.job: o.kernel for o in compiled if o.kernel is not None})
     # A property of the machine that compiled, whenever that was; not a time of a kernel.
     results.figure(
         "compile_cpu_seconds", median(o.seconds for o in compiled), "s, median", "measured-cpu"
@@ -203,6 +217,24 @@ def _explored_figures(
     both = [job for job in kernels if job.family.startswith("GEMM")]
     odd = [job for job in both if (kernels[job].count("LDGSTS") > 0) != (job.config.stages > 1)]
     results.figure(f"m{m}_stages_without_pipeline", len(odd), "kernels", "compiled")
+
+
+def _order_figures(results: Results, kernels: Mapping[Job, CompiledKernel]) -> None:
+    """Configurations that differ in the order of their loads alone: programs and registers."""
+    groups: dict[Job, list[CompiledKernel]] = {}
+    for job, kernel in kernels.items():
+        alike = replace(job, config=replace(job.config, a_order=0))
+        groups.setdefault(alike, []).append(kernel)
+    pairs = [pair for found in groups.values() for pair in combinations(found, 2)]
+    if not pairs:
+        return
+    same = sum(one.facts["program_sha256"] == other.facts["program_sha256"] for one, other in pairs)
+    differ = [abs(one.resources["registers"] - other.resources["registers"])
+              for one, other in pairs]  # fmt: skip
+    results.figure("order_pairs", len(pairs), "pairs", "compiled")
+    results.figure("order_pairs_identical", same, "pairs", "compiled")
+    results.figure("order_registers_median", median(differ), "registers", "compiled")
+    results.figure("order_registers_most", max(differ), "registers", "compiled")
 
 
 def _stage_pairs(kernels: Mapping[Job, CompiledKernel]) -> tuple[int, int]:

@@ -29,15 +29,17 @@ from helpers.command import wait_for, worklog
 
 CHECKOUT = Path(__file__).parents[2]
 pytestmark = pytest.mark.slow
-# Problems that are compiled and not timed need Triton (0.7 GB) and have nothing for nsys to record
-# without a GPU: their images are checked as text (test_files.py) and not built here.
-PROBLEMS = sorted(
-    path.parent.name
+KINDS = {
+    path.parent.name: tomllib.loads(path.read_text()).get("kind", "timed")
     for path in (CHECKOUT / "problems").glob("*/problem.toml")
-    if tomllib.loads(path.read_text()).get("kind", "timed") == "timed"
-)
+}
+PROBLEMS = sorted(name for name, kind in KINDS.items() if kind == "timed")
+# Problems that are compiled and not timed bring a compiler and have nothing for nsys to record
+# without a GPU: their images are built on the same first stage, and their bench must pass in it.
+COMPILED = sorted(set(KINDS) - set(PROBLEMS))
 ENGINE = shlex.split(os.environ.get("DOCKER", "docker"))
 LIMIT_BYTES = 2.5e9
+LIMIT_BYTES_COMPILED = 4e9  # Triton alone is 0.7 GB
 REVISION = "0123456789abcdef0123456789abcdef01234567"
 SOMEBODY = 1234  # a caller who is not root
 
@@ -141,7 +143,10 @@ class Caller:
 
 @pytest.fixture(scope="session")
 def caller(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Caller:
-    folder = tmp_path_factory.mktemp("caller")
+    return somebody(built, tmp_path_factory.mktemp("caller"))
+
+
+def somebody(built: Built, folder: Path) -> Caller:
     folder.chmod(0o755)
     out, cache, programs = folder / "out", folder / "cache", folder / "bin"
     out.mkdir()
@@ -327,3 +332,33 @@ def test_the_notebook_server_answers(notebook) -> None:
 
     assert wait_for(lambda: answers() or process.poll() is not None, 120)
     assert process.poll() is None, process.communicate()[1]
+
+
+@pytest.fixture(scope="session", params=COMPILED)
+def compiled(works, request, tmp_path_factory: pytest.TempPathFactory) -> Built:
+    tree = copy_of_the_tree(tmp_path_factory.mktemp("compiled-tree"))
+    return build(request.param, tree, f"worklog-test-{request.param}")
+
+
+def test_a_compiled_problem_does_its_static_work_in_its_image(
+    compiled: Built, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    size = compiled.inspect()["Size"]
+    print(f"\n{compiled.problem}: {size / 1e9:.2f} GB, built in {compiled.seconds:.0f} s")
+    assert size <= LIMIT_BYTES_COMPILED
+    caller = somebody(compiled, tmp_path_factory.mktemp("compiled-caller"))
+    compiling = "rtx-4090"
+    done = caller.run("bench", "--preset", "tiny", "--variant", compiling)
+    assert done.returncode == 0, done.stderr
+    assert f"bench in the container {compiled.image}" in done.stderr
+    (folder,) = caller.runs()
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["status"] == "finished" and manifest["revision"] == REVISION
+    summary = json.loads((folder / "summary.json").read_text())
+    states = {name: variant["state"] for name, variant in summary["variants"].items()}
+    assert states["shipped"] == states[compiling] == "measured"
+    assert summary["variants"][compiling]["figures"]["compiled"]["value"] == 2
+    assert caller.owners() == {SOMEBODY if os.getuid() == 0 else os.getuid()}
+    report = caller.run("report")
+    assert report.returncode == 0, report.stderr
+    assert (folder / "report.html").is_file()

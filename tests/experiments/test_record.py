@@ -22,9 +22,10 @@ from helpers.recordable import make_recordable, step
 from common.contract.problem import load_problem
 from common.contract.recorded import recordings
 from common.experiments.import_evidence import import_evidence
-from common.experiments.record import Recording, record
+from common.experiments.record import Recording, outcome, record
 from common.experiments.record_plan import Place, plan
 from common.pages.check import check, render
+from common.recording.process_tree import Ended
 from common.recording.run_folder import open_run
 from common.recording.session import Session
 
@@ -132,6 +133,52 @@ def test_every_way_of_failing_is_recorded_and_the_next_step_goes_on(
     # Importing again changes nothing; another kind of import is refused.
     again = import_evidence(recording.packed.parts)
     assert again.runs == [] and len(again.already) == 7
+
+
+def test_a_step_may_be_a_function_of_the_problem(root: Path) -> None:
+    name = "problems.spin.steps:sweep"
+    recording, steps = recording_of(
+        root, [step("sweep", 1, "--extra", run=name), step("none", 2, run="problems.spin.steps:no")]
+    )
+    (root / "problems" / "spin" / "steps.py").write_text(
+        "from common.recording.run_folder import RunWriter\n"
+        "def sweep(context):\n"
+        "    request = context.request()\n"
+        "    writer = RunWriter.create(request.run_parent, 'abcdef0', context.preset,\n"
+        "                              {'problem': context.problem, 'phases': {},\n"
+        "                               'arguments': [*context.variants, *context.arguments]})\n"
+        "    writer.finish()\n"
+    )
+    record(recording, steps)
+    assert states(recording.session) == {"sweep/tiny": "recorded", "none/tiny": "failed"}
+    said = recording.session.document()["steps"]
+    assert "has no function no" in said[1]["reason"]
+    run = open_run(recording.session.folder / said[0]["runs"][0])
+    assert run.finished and run.manifest["arguments"] == ["plain", "double", "--extra"]
+
+
+def test_a_capture_that_captured_nothing_is_no_success(tmp_path: Path) -> None:
+    folder = tmp_path / "20260102T030405Z-0123456-tiny"
+    folder.mkdir()
+    log = tmp_path / "log.txt"
+    log.write_text("error: the driver refuses (ERR_NVGPUCTRPERM)\n")
+    rows = [
+        {"variant": "plain", "mode": "kernels", "state": "failed", "reason": "ERR_NVGPUCTRPERM"},
+        {"variant": "double", "mode": "kernels", "state": "complete"},
+    ]
+    manifest = {"variants": {"plain": {}, "double": {}}}
+
+    def state_of(**more: Any) -> tuple[str, str | None]:
+        (folder / "manifest.json").write_text(json.dumps({**manifest, **more}))
+        return outcome(Ended(1, 2.0, False, 0), log, [folder])
+
+    assert state_of(captures=rows)[0] == "recorded"  # in part, and it says which part is missing
+    assert "in part: plain, kernels: ERR_NVGPUCTRPERM" in str(state_of(captures=rows)[1])
+    assert state_of(captures=rows[:1])[0] == "failed"
+    assert "ERR_NVGPUCTRPERM" in str(state_of(captures=rows[:1])[1])
+    assert state_of(profile_failures={"plain": "no", "double": "no"})[0] == "failed"
+    assert state_of(profile_failures={"plain": "CUDA out of memory"})[0] == "out of memory"
+    assert state_of(claims=[])[0] == "recorded"  # exit code 1: a claim was refuted
 
 
 def test_a_full_disk_ends_it_in_order_and_what_was_recorded_is_there(

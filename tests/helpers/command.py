@@ -54,10 +54,10 @@ def worklog(
     )
 
 
-def start(root: Path, *arguments: str) -> subprocess.Popen[str]:
+def start(root: Path, *arguments: str, **more: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         command(*arguments),
-        env=environment(root),
+        env=environment(root, **more),
         cwd=root,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -59,7 +59,7 @@ def test_float8_is_found_in_its_recordings_and_not_in_the_fixed_ones() -> None:
     seen = {True: 0, False: 0}
     problem = load_problem("float8_weight_only")
     for name, variant, path in recorded_traces():
-        if name != problem.name:
+        if name != problem.name or variant not in problem.variants:
             continue
         settings = problem.variants[variant].settings
         # The ablations take the opaque operator away from 0.13.0.
@@ -163,7 +163,8 @@ def test_listed_configurations_are_found_among_the_recorded_kernels_and_the_winn
     assert marks(winner) == []
     assert marks(listed) == ["gemlite_autotune:default-configuration"]
     fired = [path for path in sorted(folder.glob("m8-*")) if marks(path)]
-    assert len(fired) == 12  # figure m8_one_block_per_sm of the recorded run
+    counted = json.loads((folder.parent / "figures.json").read_text())["m8_one_block_per_sm"]
+    assert len(fired) == counted["value"] > 0
     assert not any(marks(path) for path in folder.glob("m128-*"))
 
 

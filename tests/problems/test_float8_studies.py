@@ -282,7 +282,7 @@ def test_the_kernels_and_the_passes_are_measured(tmp_path: Path) -> None:
     assert {s["variant"] for s in samples} >= {"fused float8", "own bf16 GEMV", "read float8"}
     document, _ = quick("conversion", tmp_path / "conversion")
     assert document["figures"]["cast_ns_float8"]["value"] > 0
-    assert len(document["checks"]) == 6 and len(document["rows"]) == 15
+    assert len(document["checks"]) == 6 and len(document["rows"]) == 17
 
 
 def test_the_gpu_checks_want_the_bandwidth_and_every_library_behind() -> None:

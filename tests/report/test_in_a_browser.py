@@ -16,6 +16,8 @@ import pytest
 from helpers.chromium import NOT_HERE, Page, chromium, program
 from helpers.synthetic_run import manifest, write_run
 
+from common.diff.diff import compare_files
+from common.report.diff_html import difference_html
 from common.report.html import write_report
 from common.report.html_page import page_text, write_text
 from common.report.tables import FIRST_ROWS, Table
@@ -300,6 +302,19 @@ def hostile_run(place: Path) -> Path:
         document = {"schemaVersion": 1, "traceEvents": events}
         trace.write_bytes(gzip.compress(json.dumps(document).encode()))
     return folder
+
+
+def test_the_page_of_a_diff_works_too(page: Page, tmp_path: Path) -> None:
+    sides = [f"{REAL}#{name}" for name in ("bf16", "float8wo-0.13.0")]
+    path = write_text(tmp_path / "diff.html", difference_html(compare_files(*sides, "operator")))
+    opened(page, path, 390)
+    assert page.problems == [] and page.requests == [path.absolute().as_uri()]
+    assert page.run("document.documentElement.scrollWidth") <= 390
+    page.run("document.querySelector('.filter input').focus()")
+    page.call("Input.insertText", text="dequantize")
+    shown = "[...document.querySelectorAll('table.groups tbody')].filter((b) => !b.hidden).length"
+    assert page.run(shown) == 1
+    assert "1 of " in page.run("document.querySelector('.filter output').textContent")
 
 
 def test_hostile_kernel_names_are_inert(page: Page, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import resource
 import sqlite3
 import subprocess
@@ -160,6 +161,14 @@ def test_a_damaged_archive_of_a_compiled_kernel_is_one_line(tmp_path: Path, at: 
     (tmp_path / "k.json.gz").write_bytes(packed)
     with pytest.raises(UsageError, match="is no compiled kernel"):
         read_compiled(tmp_path / "k.json.gz")
+
+
+def test_a_pipe_or_a_device_is_refused_and_never_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link.json").symlink_to(tmp_path / "pipe")
+    for place in (tmp_path / "pipe", tmp_path / "link.json", Path("/dev/zero"), Path("/dev/null")):
+        with pytest.raises(UsageError, match="is a pipe or a device"):
+            summarise(place)
 
 
 # Databases

@@ -14,6 +14,7 @@ from common.allocator.model import CachingAllocator
 from common.allocator.settings import MIB, Settings
 from common.allocator.snapshot_file import snapshot as snapshot_value
 from common.allocator.snapshot_file import write_snapshot
+from common.diff.memory import diff_memory
 from common.errors import UsageError
 from common.report.memory_page import memory_text
 from common.traces.memory_model import DEFAULT_POOL
@@ -203,3 +204,26 @@ def test_a_wrong_pool_would_be_noticed(tmp_path: Path) -> None:
     right = {(ln.pool, ln.stream): ln.reserved.start for ln in pool_lines(found)}
     moved = {(ln.pool, ln.stream): ln.reserved.start for ln in pool_lines(wrong)}
     assert right != moved
+
+
+def test_a_diff_says_in_which_phase_pools_grew_otherwise(tmp_path: Path) -> None:
+    """One handle without one stream against one with it: the third capture pays again."""
+
+    def write(name: str, last_stream: int) -> Path:
+        allocator, ids = CachingAllocator(SimulatedDriver(1 << 40)), PoolIds()
+        shared = ids.handle()
+        for number, stream in enumerate((1, last_stream)):
+            allocator.metadata = f"capture {number}"
+            with Graph(allocator, ids).capture(stream, shared):
+                allocator.free(allocator.malloc(40 * MIB, stream))
+        return write_snapshot(tmp_path / name, allocator)
+
+    a, b = (read_memory_snapshot(write(n, s)) for n, s in (("a.pickle", 1), ("b.pickle", 2)))
+    summaries = [summarise_snapshot(each, tmp_path / "x.pickle") for each in (a, b)]
+    found = diff_memory(a, b, summaries[0], summaries[1])
+    rows = {row["name"]: row["private"] for row in found.extra["growth"]}
+    assert rows["capture 0"] == {"a": 40 * MIB, "b": 40 * MIB, "delta": 0}
+    assert rows["capture 1"] == {"a": 0, "b": 40 * MIB, "delta": 40 * MIB}
+    assert any("1 of 2 phases, most in 'capture 1'" in note for note in found.notes)
+    same = diff_memory(a, a, summaries[0], summaries[0])
+    assert not any("grow otherwise" in note for note in same.notes)

@@ -8,9 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from common.pages.problem_figures import own_figures, write_own_figures
 
 from common.contract.problem import Problem, load_problem
-from common.pages.own_figures import draw, stale
 from common.recording.run_folder import read_json
 from problems.gemlite_autotune.figure_data import figure_data
 from problems.gemlite_autotune.figures import figures
@@ -29,10 +29,11 @@ def made() -> dict[str, str]:
 
 def test_the_files_are_what_the_evidence_gives(made: dict[str, str], tmp_path: Path) -> None:
     assert set(made) == set(NAMES)
-    assert stale(PROBLEM) == []
+    for name, content in made.items():
+        assert (PROBLEM.folder / "figures" / name).read_text(encoding="utf-8") == content
     copy: Problem = replace(PROBLEM, folder=tmp_path)
-    assert stale(copy) == []  # no figures.py, no figures
-    assert draw(copy) == []
+    assert own_figures(copy) == ({}, [])  # no figures.py, no figures
+    assert write_own_figures(copy) == ([], [])
 
 
 @pytest.mark.parametrize("name", NAMES)
