@@ -89,6 +89,8 @@ class Problem:
     # Text of a claim -> the presets that it is about; a claim that is not here is about all.
     claim_presets: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     record: tuple[RecordStep, ...] = ()  # what `worklog record` does of it on a GPU
+    # Text of a claim -> what torch must call the CPU's vector instructions; not about others.
+    claim_cpus: Mapping[str, str] = field(default_factory=dict)
     awaited: tuple[str, ...] = ()  # keys of [evidence] without a place: named, not recorded yet
     # Study of variants -> what of the preset is otherwise there (max_rounds, settings, …).
     study_limits: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -201,6 +203,7 @@ def _build(path: Path, document: Mapping[str, Any]) -> Problem:
             row["claim"]: tuple(row["presets"]) for row in document["claims"] if "presets" in row
         },
         record=read_record_steps(document),
+        claim_cpus={row["claim"]: str(row["cpu"]) for row in document["claims"] if "cpu" in row},
         study_limits=document.get("studies", {}),
         origin=document.get("origin", "compiled"),
     )

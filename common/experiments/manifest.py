@@ -28,9 +28,10 @@ def prediction_seals(problem: Problem) -> dict[str, str]:
     return {sets.name: sets.sha256 for sets in problem.predictions}
 
 
-def _about(problem: Problem, claim: str) -> dict[str, list[str]]:
-    presets = problem.claim_presets.get(claim)
-    return {} if presets is None else {"presets": list(presets)}
+def _about(problem: Problem, claim: str) -> dict[str, Any]:
+    presets, cpu = problem.claim_presets.get(claim), problem.claim_cpus.get(claim)
+    about: dict[str, Any] = {} if presets is None else {"presets": list(presets)}
+    return about if cpu is None else {**about, "cpu": cpu}
 
 
 def _origin(request: Request) -> str:

@@ -75,7 +75,19 @@ def _claim(row: Mapping[str, Any], evidence: Evidence) -> dict[str, Any]:
     if about is not None and evidence.manifest["preset"]["name"] not in about:
         reason = f"is about preset {' or '.join(about)}"
         record = {**record, "reproduced": None, "reason": reason}
+    found = _cpu_capability(evidence)
+    if row.get("cpu") and found is not None and found != row["cpu"]:
+        reason = f"is about CPUs with {row['cpu']}, torch finds {found} on this one"
+        record = {**record, "reproduced": None, "reason": reason}
     return record
+
+
+def _cpu_capability(evidence: Evidence) -> str | None:
+    """torch's name for the vector instructions of the CPU; None on a GPU and in older runs."""
+    if evidence.manifest["device"]["kind"] != "cpu":
+        return None
+    facts = evidence.manifest.get("facts", {}).values()
+    return next((str(f["cpu_capability"]) for f in facts if f.get("cpu_capability")), None)
 
 
 def _variant(evidence: Evidence, name: str) -> dict[str, Any]:
