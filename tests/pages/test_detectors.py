@@ -18,7 +18,7 @@ from common.allocator.snapshot_file import write_snapshot
 from common.contract.problem import load_problem, problem_names
 from common.errors import UsageError
 from common.experiments.request import package_folders
-from common.pages.detect import detect
+from common.pages.detect import as_document, detect
 from common.pages.detectors.expert_loop import ADD, LOOK, OTHER, PRODUCT, visits
 from common.pages.detectors.gemlite_tuning import KERNEL, find_many_configurations
 from common.traces.ncu_model import KernelLaunch, NcuReport
@@ -270,7 +270,7 @@ def test_the_command_shows_evidence_and_refuses_what_it_cannot_read(
     assert "moe_batch_scaling [expert-by-expert]" in done.stdout
     assert "visits in a row: 24" in done.stdout and "next: " in done.stdout
     assert "no signature of our problems (3 looked for); this proves nothing" in done.stdout
-    document = json.loads(worklog(CHECKOUT, "detect", "--json", str(loop)).stdout)
+    document = as_document(detect(loop))
     assert document["schema"] == "worklog.detect/1"
     assert document["signatures"][0]["facts"][0]["value"] == "24"
     (tmp_path / "x").write_text("nothing")
