@@ -303,6 +303,8 @@ def step_environment(rehearsal: bool) -> dict[str, str]:
     environment.setdefault("WORKLOG_INSTALLED", "triton")
     if rehearsal:
         environment["WORKLOG_FLOORS_SECONDS"] = "0.2"
+        # Threads that spin for each other on a shared machine would take most of the time.
+        environment.setdefault("OMP_NUM_THREADS", "1")
     return environment
 
 
