@@ -51,14 +51,30 @@ def _same_rows(
     in_b = np.array([numbers.get(text, -1) for text in a.names] or [-1], dtype=np.int64)
     columns_a, columns_b = _columns(rows_a), _columns(rows_b)
     columns_a[:2] = in_b[rows_a.name], rows_a.start_ns + shift
+    for columns in (columns_a, columns_b):
+        columns[-1] = _by_first_use(columns)
     return np.array_equal(_ordered(columns_a), _ordered(columns_b))
 
 
 def _columns(rows: GpuWork | HostSpans) -> Int64:
-    """Name, start, duration and place of each row; a stream has no name but its number's rank."""
+    """Name, start, duration and place of each row."""
     place = [rows.thread] if isinstance(rows, HostSpans) else [rows.device, rows.stream]
-    ranks = [np.unique(part, return_inverse=True)[1].reshape(-1) for part in place[1:]]
-    return np.stack((rows.name, rows.start_ns, rows.duration_ns, place[0], *ranks))
+    return np.stack((rows.name, rows.start_ns, rows.duration_ns, *place))
+
+
+def _by_first_use(columns: Int64) -> Int64:
+    """Threads or streams numbered in the order in which they begin: their own numbers mean nothing.
+
+    Of two that begin at once the order of name and duration says which is the first.
+    """
+    last = columns[-1]
+    order = np.lexsort((*columns[3:-1], columns[0], columns[2], columns[1]))
+    _, first, inverse = np.unique(last[order], return_index=True, return_inverse=True)
+    rank = np.empty(len(first), dtype=np.int64)
+    rank[np.argsort(first)] = np.arange(len(first))
+    found: Int64 = np.empty(len(last), dtype=np.int64)
+    found[order] = rank[inverse.reshape(-1)]
+    return found
 
 
 def _ordered(columns: Int64) -> Int64:

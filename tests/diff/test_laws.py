@@ -10,25 +10,20 @@ import copy
 import gzip
 import json
 import os
-import random
 import sqlite3
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
+from helpers.changes import Change, Events, by_name, renumbered, shifted, shuffled
 from helpers.command import CHECKOUT
 from helpers.programs import Program
 
 from common.diff.by_name import document
 from common.diff.diff import compare_files
-from common.diff.difference import Difference, Row
-
-Events = list[dict[str, Any]]
-Change = Callable[[Events], None]
+from common.diff.difference import Difference
 
 PAIRS = (
     ("torch/bert_small_h100.json.gz", "torch/bert_small_mi300.json.gz"),
@@ -46,15 +41,6 @@ KEYS = {
     "verdict", "confidence", "reasons", "warnings",
 }  # fmt: skip
 GPU = {"kernel", "gpu_memcpy", "gpu_memset"}
-
-
-def by_name(rows: tuple[Row, ...], swapped: bool = False) -> dict[tuple[str, str], int]:
-    """Delta by (name in A, name in B); of a comparison with swapped sides as the other sees it."""
-    found: Counter[tuple[str, str]] = Counter()
-    for row in rows:
-        names = (row.name, row.name_b or row.name)
-        found[names[::-1] if swapped else names] += -row.delta if swapped else row.delta
-    return dict(found)
 
 
 @pytest.mark.parametrize(("a", "b"), PAIRS)
@@ -123,30 +109,6 @@ def test_equal_rows_stand_in_the_order_of_their_launches(tmp_path: Path) -> None
 
 
 # What must not matter
-
-
-def shifted(events: Events) -> None:
-    for event in events:
-        if "ts" in event:
-            event["ts"] += 86_400_000_000
-
-
-def shuffled(events: Events) -> None:
-    random.Random(5).shuffle(events)
-
-
-def renumbered(events: Events) -> None:
-    """Correlations, streams, processes and threads get other numbers, in the same order."""
-    for event in events:
-        for key in ("pid", "tid"):
-            if isinstance(event.get(key), int):
-                event[key] = 2 * event[key] + 1000
-        args = event.get("args", {})
-        for key in ("correlation", "External id"):
-            if isinstance(args.get(key), int) and args[key] > 0:
-                args[key] = 3 * args[key] + 7
-        if isinstance(args.get("stream"), int):
-            args["stream"] += 11
 
 
 def rewritten(real: Path, to: Path, change: Change) -> Path:

@@ -1,4 +1,4 @@
-"""What is left when a command is killed at a random moment? The driver of the kills, and its oracle.
+"""What is left when a command is killed at a random moment? The driver and its oracle.
 
     python tests/faults/kills.py --kills 200 --seed 3 --out RESULT.json
 

@@ -98,7 +98,7 @@ def run(seed: int, first: int, cases: int, out: Path | None) -> dict[str, Any]:
             if out is not None:
                 out.write_text(json.dumps(total, indent=1) + "\n", encoding="utf-8")
             print(
-                f"{total['cases']} cases, {len(total['faults'])} faults, {total['cpu_s']:.0f} CPU s",
+                f"{total['cases']} cases, {len(total['faults'])} faults, {total['cpu_s']} CPU s",
                 file=sys.stderr, flush=True,
             )  # fmt: skip
     return total

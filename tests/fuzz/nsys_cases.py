@@ -149,22 +149,10 @@ def odd_value(draw: random.Random) -> Any:
 
 
 # Columns that no time and no name depends on.
-_FREE = frozenset(
-    [
-        "deviceId",
-        "contextId",
-        "streamId",
-        "correlationId",
-        "globalPid",
-        "graphNodeId",
-        "shortName",
-        "bytes",
-        "value",
-        "returnValue",
-        "eventClass",
-        "globalTid",
-    ]
-)
+_FREE = frozenset((
+    "deviceId", "contextId", "streamId", "correlationId", "globalPid", "graphNodeId", "shortName",
+    "bytes", "value", "returnValue", "eventClass", "globalTid",
+))  # fmt: skip
 
 Change = Callable[[random.Random, Export], str]
 

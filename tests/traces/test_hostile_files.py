@@ -231,7 +231,10 @@ def test_nothing_in_a_file_is_obeyed_by_a_terminal(
 
 # What ncu prints
 
-HEADER = '"ID","Process ID","Kernel Name","Device","gpu__time_duration.sum","x.avg"\n"","","","","ns",""\n'
+HEADER = (
+    '"ID","Process ID","Kernel Name","Device","gpu__time_duration.sum","x.avg"\n'
+    '"","","","","ns",""\n'
+)
 ROW = '"{}","41","k","0","100","{}"\n'
 
 

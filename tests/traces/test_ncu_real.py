@@ -7,6 +7,7 @@ import importlib.util
 import math
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 

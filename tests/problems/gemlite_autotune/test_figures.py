@@ -8,9 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from common.pages.problem_figures import own_figures, write_own_figures
 
 from common.contract.problem import Problem, load_problem
+from common.pages.problem_figures import own_figures, write_own_figures
 from common.recording.run_folder import read_json
 from problems.gemlite_autotune.figure_data import figure_data
 from problems.gemlite_autotune.figures import figures
