@@ -40,6 +40,6 @@ def test_the_notice_is_current() -> None:
 
 def test_both_builds_of_torch_are_listed_and_no_licence_is_empty() -> None:
     text = (CHECKOUT / "NOTICE").read_text(encoding="utf-8")
-    assert "\ntorch 2.13.0+cpu: BSD" in text and "\ntorch 2.13.0: BSD" in text
+    assert text.count("\ntorch 2.13.0+cpu: ") == text.count("\ntorch 2.13.0: ") == 1
     listed = [line for line in text.splitlines() if ": " in line]
     assert len(listed) > 60 and all(line.partition(": ")[2].strip() for line in listed)
