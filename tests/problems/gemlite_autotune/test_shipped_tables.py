@@ -101,6 +101,15 @@ def test_another_version_is_refused_with_what_differs(monkeypatch: pytest.Monkey
         check_versions(("gemlite",))
 
 
+def test_another_triton_is_refused_with_what_differs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        tables_module, "installed_version", {"gemlite": "0.6.0.post2", "triton": "3.6.0"}.get
+    )
+    with pytest.raises(PreconditionError, match=r"triton 3\.6\.0 .* benchmark on a table hit"):
+        check_versions()
+    check_versions(("gemlite",))  # what a GPU is asked for with another Triton
+
+
 def test_fields_of_older_compilers_are_left_out() -> None:
     old = {"BLOCK_SIZE_M": 1, "BLOCK_SIZE_N": 32, "BLOCK_SIZE_K": 16, "num_warps": 1,
            "num_stages": 2, "num_ctas": 1, "num_buffers_warp_spec": 0}  # fmt: skip
