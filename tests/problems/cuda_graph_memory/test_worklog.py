@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 from helpers.graph_cells import SIZES, program
 
+from common.allocator.blocks import Counters
 from common.allocator.layer_stack import Knobs, Stack, measure
 from common.allocator.model import CachingAllocator
 from common.allocator.snapshot_file import snapshot
@@ -19,7 +21,7 @@ from common.contract.problem import Problem, load_problem
 from common.floors.traffic import peak_temporary_bytes
 from common.traces.memory_pools import growth_by_phase, pool_lines
 from common.traces.memory_snapshot import read_memory_snapshot
-from problems.cuda_graph_memory import cells, programs, published
+from problems.cuda_graph_memory import cells, published
 from problems.cuda_graph_memory.figures import draw, inputs
 
 MIB = 1 << 20
@@ -121,29 +123,49 @@ def test_the_pools_segments_are_those_of_the_root_cause(recorded: Path, page: st
     assert fused == [32, 20, 2]
 
 
+def test_serving_takes_two_copies_of_each_weight(recorded: Path) -> None:
+    """What the default pool takes from the driver in the prefill after the captures."""
+    path = recorded / "traces" / "int8wo" / "separate-pools.pickle.gz"
+    grown = {row.phase: row.default_bytes for row in growth_by_phase(read_memory_snapshot(path))}
+    assert grown["serve"] / MIB == 2 * (1002 + 112 + 32) + 4
+
+
 def test_the_slow_rows_pool_is_its_float32_buffers(
     page: str, recorded: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Traced again with one layer: the pool does not grow with layers, so it is all 32's."""
+    """Traced again, all layers: the table's segments, in the pool and in the second prefill."""
     kept: list[CachingAllocator] = []
+    before: list[Counter[int]] = []  # of the default pool
+
+    def segments(private: bool) -> Counter[int]:
+        found = snapshot(kept[0])["segments"]
+        return Counter(
+            s["total_size"] // MIB for s in found if (s["segment_pool_id"] != (0, 0)) == private
+        )
 
     class Kept(CachingAllocator):
         def __init__(self, *given: Any, **named: Any) -> None:
             super().__init__(*given, **named)
             kept.append(self)
 
-    full = programs.llama_config
-    monkeypatch.setattr(programs, "llama_config", lambda name, layers: full(name, 1))
+    reset = Counters.reset_peaks
+
+    def reset_and_note(self: Counters) -> None:
+        if kept and self is kept[0].counters:  # the script's reset, before the second prefill
+            before.append(segments(private=False))
+        reset(self)
+
     monkeypatch.setattr(published, "CachingAllocator", Kept)
+    monkeypatch.setattr(Counters, "reset_peaks", reset_and_note)
     kind = "float8wo-0.13.0"
     peak = published.benchmark_peak(published.traced("8B", kind, False), "8B", False)
-    all_layers = _figures(recorded, "published")[f"8B_{kind}_private_gb"]
-    assert peak.private_bytes == pytest.approx(all_layers * 1e9)
-    (allocator,) = kept
-    private = [s for s in snapshot(allocator)["segments"] if s["segment_pool_id"] != (0, 0)]
-    segments = sorted((segment["total_size"] // MIB for segment in private), reverse=True)
-    assert segments == [*[2004] * 3, 1002, *[224] * 3, 112, *[64] * 4, 32, 2]
-    assert f"| sum | | {sum(segments):,} |" in page
+    recorded_gb = _figures(recorded, "published")[f"8B_{kind}_gb"]
+    assert peak.peak_bytes == pytest.approx(recorded_gb * 1e9)
+
+    per_weight = Counter({2004: 3, 1002: 1, 224: 3, 112: 1, 64: 3, 32: 1, 2: 1})
+    assert segments(private=True) == per_weight + Counter({64: 1})
+    assert segments(private=False) - before[-1] == per_weight
+    assert f"| sum | | {sum(segments(private=True).elements()):,} |" in page
 
 
 def test_the_root_causes_arithmetic_closes(recorded: Path, page: str) -> None:
