@@ -336,6 +336,26 @@ def test_the_numeric_answers_of_the_exercises_are_computed() -> None:
     assert f"5.5 ÷ 3.65 = {5.5 / 3.65:.1f}, and 1.8 ÷ 0.45 = {1.8 / 0.45:.1f}" in page
 
 
+def test_the_kernel_takes_the_instructions_that_the_page_counts() -> None:
+    """Counted in the source: each helper of a vector type is one intrinsic (constants aside)."""
+    sources = PROBLEM.folder / "fused_float8"
+    body, vectors = ((sources / f"cpu_{n}").read_text() for n in ("body.h", "vectors.h"))
+    avx2 = vectors.split("struct Avx2 {")[1].split("struct Avx512 {")[0]
+    for name in ("sra16", "sll16", "both", "low_halves", "high_halves", "fma"):
+        helper = avx2.split(f" {name}(")[1].split("INLINE")[0]
+        assert len(re.findall(r"_mm256_(?:srai|slli|and|fmadd)_", helper)) == 1, name
+    decode = body.split("decode(")[1].split("\n}\n")[0]
+    to_bf16 = len(re.findall(r"V::(?:template )?(?:sra16|sll16|both)\b", decode))
+    widen = len(re.findall(r"V::(?:low|high)_halves\b", decode))
+    dots = body.split("static void dots(")[1].split("\n}\n")[0]
+    assert dots.count("V::fma(") == 1 and "quarter < 4;" in dots
+    per_vector_of_float32 = 1  # each multiplies one of the four vectors that decode gives
+    today = to_bf16 + widen + 4 * per_vector_of_float32
+    page = (PROBLEM.folder / "WORKLOG.md").read_text()
+    assert f"{to_bf16 + widen // 2} instead of {today}" in page
+    assert f"{today} vector instructions for 32 weights" in page
+
+
 @pytest.mark.parametrize(("found", "judged"), [("AVX512", True), ("AVX2", None), (None, True)])
 def test_a_claim_about_one_kind_of_cpu_is_judged_on_no_other(
     tmp_path: Path, found: str | None, judged: bool | None
