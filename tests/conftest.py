@@ -23,7 +23,11 @@ ALONE: tuple[str, ...] = (
     "tests/workloads/test_expert_parallel.py",
 )
 # Files that share what is dear to make are run by one worker; any other file is a group of its own.
-TOGETHER: tuple[str, ...] = ("tests/problems/gemlite_autotune", "tests/docker")
+TOGETHER: tuple[str, ...] = (
+    "tests/docker",
+    "tests/problems/cuda_graph_memory",
+    "tests/problems/gemlite_autotune",
+)
 
 KNOWN_REASONS: tuple[str, ...] = (
     "ncu-report is not installed",  # NVIDIA's optional package, not there for every Python

@@ -50,13 +50,16 @@ def observed() -> Iterator[Record]:
     """Within the block: which autotuner ran, what its pruner left, what its listener heard.
 
     `{"kernel", "asked_pruner", "left": [values, …], "tuned_before", "launched": values, "heard"}`
-    of the last forward; the keys are there once it ran.
+    of the last forward; the keys are there once it ran. A Triton before 3.8 has no listener: there
+    "heard" is what its autotuner keeps of the tuning.
     """
     from triton import knobs
     from triton.runtime.autotuner import Autotuner
 
     seen: Record = {}
-    run, prune, before = Autotuner.run, Autotuner.prune_configs, knobs.autotuning.listener
+    run, prune = Autotuner.run, Autotuner.prune_configs
+    has_listener = hasattr(knobs.autotuning, "listener")
+    before = knobs.autotuning.listener if has_listener else None
 
     def observed_prune(self: Any, keywords: Mapping[str, Any]) -> Any:
         found = prune(self, keywords)
@@ -71,6 +74,11 @@ def observed() -> Iterator[Record]:
         )  # fmt: skip
         result = run(self, *arguments, **keywords)
         seen["launched"] = dict(self.best_config.all_kwargs())
+        if not has_listener and len(self.cache) > seen["tuned_before"]:
+            seen["heard"] = listener_record(
+                self.base_fn, next(reversed(self.cache)), self.best_config,
+                self.configs_timings, getattr(self, "bench_time", None), False,
+            )  # fmt: skip
         return result
 
     def hear(**said: Any) -> None:
@@ -79,12 +87,14 @@ def observed() -> Iterator[Record]:
             before(**said)
 
     Autotuner.run, Autotuner.prune_configs = observed_run, observed_prune
-    knobs.autotuning.listener = hear
+    if has_listener:
+        knobs.autotuning.listener = hear
     try:
         yield seen
     finally:
         Autotuner.run, Autotuner.prune_configs = run, prune
-        knobs.autotuning.listener = before
+        if has_listener:
+            knobs.autotuning.listener = before
 
 
 def forget_tuning() -> None:

@@ -310,19 +310,19 @@ def test_the_gpu_checks_want_the_bandwidth_and_every_library_behind() -> None:
     assert study.checks(figures, "cpu")[0]["holds"]
 
 
-def test_figures_are_drawn_from_what_is_recorded(tmp_path: Path) -> None:
+def test_figures_are_drawn_from_what_is_recorded() -> None:
     drawing = module("figures")
     problem = load_problem("float8_weight_only")
-    written = drawing.draw(problem, tmp_path)
-    assert [path.stem for path in written] == [
-        name for name, (key, _) in drawing.FIGURES.items() if key in problem.evidence
+    drawn = drawing.figures(problem)
+    assert list(drawn) == [
+        f"{name}.svg" for name, (key, _) in drawing.FIGURES.items() if key in problem.evidence
     ]
-    for path in written:
-        picture = ElementTree.parse(path).getroot()
-        assert picture.tag.endswith("svg") and len(path.read_bytes()) < 300_000
-        assert "measured-cpu" in path.read_text()
-        committed = problem.folder / "figures" / path.name
-        assert committed.read_text() == path.read_text(), "draw the figures anew"
+    for name, text in drawn.items():
+        picture = ElementTree.fromstring(text)
+        assert picture.tag.endswith("svg") and len(text) < 300_000
+        assert "measured-cpu" in text
+        committed = problem.folder / "figures" / name
+        assert committed.read_text() == text, "draw the figures anew"
 
 
 def test_the_numeric_answers_of_the_exercises_are_computed() -> None:
@@ -334,6 +334,26 @@ def test_the_numeric_answers_of_the_exercises_are_computed() -> None:
     assert answer in page
     assert f"= {14 * head / 1e9:.2f} GB" in page
     assert f"5.5 ÷ 3.65 = {5.5 / 3.65:.1f}, and 1.8 ÷ 0.45 = {1.8 / 0.45:.1f}" in page
+
+
+def test_the_kernel_takes_the_instructions_that_the_page_counts() -> None:
+    """Counted in the source: each helper of a vector type is one intrinsic (constants aside)."""
+    sources = PROBLEM.folder / "fused_float8"
+    body, vectors = ((sources / f"cpu_{n}").read_text() for n in ("body.h", "vectors.h"))
+    avx2 = vectors.split("struct Avx2 {")[1].split("struct Avx512 {")[0]
+    for name in ("sra16", "sll16", "both", "low_halves", "high_halves", "fma"):
+        helper = avx2.split(f" {name}(")[1].split("INLINE")[0]
+        assert len(re.findall(r"_mm256_(?:srai|slli|and|fmadd)_", helper)) == 1, name
+    decode = body.split("decode(")[1].split("\n}\n")[0]
+    to_bf16 = len(re.findall(r"V::(?:template )?(?:sra16|sll16|both)\b", decode))
+    widen = len(re.findall(r"V::(?:low|high)_halves\b", decode))
+    dots = body.split("static void dots(")[1].split("\n}\n")[0]
+    assert dots.count("V::fma(") == 1 and "quarter < 4;" in dots
+    per_vector_of_float32 = 1  # each multiplies one of the four vectors that decode gives
+    today = to_bf16 + widen + 4 * per_vector_of_float32
+    page = (PROBLEM.folder / "WORKLOG.md").read_text()
+    assert f"{to_bf16 + widen // 2} instead of {today}" in page
+    assert f"{today} vector instructions for 32 weights" in page
 
 
 @pytest.mark.parametrize(("found", "judged"), [("AVX512", True), ("AVX2", None), (None, True)])

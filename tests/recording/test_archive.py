@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.archives import HOSTILE_ARCHIVES, outside, write_archive
 
 from common.errors import UsageError
 from common.recording.archive import LARGEST_FILE_BYTES, pack, unpack
@@ -199,6 +200,18 @@ def test_links_and_devices_refuse_the_archive(
     write(path, read(path), change)
     with pytest.raises(UsageError, match="a link|no plain file"):
         unpack([path])
+
+
+@pytest.mark.parametrize("name", HOSTILE_ARCHIVES)
+def test_an_archive_of_somebody_hostile_is_refused_in_one_line_and_writes_nothing(
+    name: str, tmp_path: Path
+) -> None:
+    archive = write_archive(name, tmp_path / "in")
+    before = outside(tmp_path)
+    with pytest.raises(UsageError) as refused:
+        unpack([archive])
+    assert "\n" not in str(refused.value) and "\x1b" not in str(refused.value)
+    assert outside(tmp_path) == before
 
 
 def test_other_versions_and_other_files_are_refused_with_the_next_action(
