@@ -92,18 +92,21 @@ def hrm_chart(machine: Machine, points: Sequence[OnRoofline], own: Level | None)
     """The paper's machine with its three roofs and turning points, our roof and points on it."""
     shape = moe_shape("mixtral-8x7b")
     gpu_intensity = ffn_work(shape, MICRO_BATCH, "moe-lightning").intensity
-    xs = tuple(2.0**e for e in range(-2, 15))
+    left, right = 2.0**-2, 2.0**14
 
     def roof(name: str, level: Level, dashed: bool = False) -> Series:
+        xs = (left, level.peak_tflop_per_s * 1e3 / level.bandwidth_gb_per_s, right)
         reached = tuple(roof_gflop_per_s(level, x) for x in xs)
         return Series(f"roof: {name}", xs, reached, dashed=dashed, markers=False)
+
+    link = (left, roof_gflop_per_s(machine.gpu, gpu_intensity) / machine.link_gb_per_s, right)
 
     series = [
         roof("GPU memory, GPU", machine.gpu),
         roof("CPU memory, CPU", machine.cpu),
         Series(
-            f"cross roof: over the link, μ = {MICRO_BATCH}", xs,
-            tuple(cross_roof_gflop_per_s(machine, gpu_intensity, x) for x in xs), markers=False,
+            f"cross roof: over the link, μ = {MICRO_BATCH}", link,
+            tuple(cross_roof_gflop_per_s(machine, gpu_intensity, x) for x in link), markers=False,
         ),
     ]  # fmt: skip
     if own is not None:
