@@ -9,9 +9,7 @@ group "default" { targets = ["problems"] }
 
 target "problems" {
   name       = problem
-  matrix     = {
-    problem = ["cuda_graph_memory", "float8_weight_only", "gemlite_autotune", "moe_batch_scaling"]
-  }
+  matrix     = { problem = ["cuda_graph_memory", "float8_weight_only", "gemlite_autotune", "moe_batch_scaling"] }
   context    = "."
   dockerfile = "problems/${problem}/Dockerfile"
   tags       = [problem]

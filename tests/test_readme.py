@@ -63,7 +63,7 @@ def test_the_readme_is_short_and_its_first_screen_has_everything() -> None:
     assert len(README.splitlines()) <= 130
     first = README.split("## ")[0]
     for part in (
-        "worklog:attribution",
+        "worklog:figure",
         "worklog:problems",
         "./run.sh",
         "./test.sh",

@@ -94,9 +94,10 @@ def _sampling(view: RunView) -> str:
     manifest = view.manifest
     sampling = manifest.get("sampling") or {}
     preset = manifest["preset"]
-    asked = (
-        f"{preset['min_rounds']} to {preset['max_rounds']} rounds, about {preset['max_seconds']} s"
-    )
+    asked = "as the study's own script says"
+    if "min_rounds" in preset:
+        rounds = f"{preset['min_rounds']} to {preset['max_rounds']} rounds"
+        asked = f"{rounds}, about {preset['max_seconds']} s"
     order: dict[Any, str] = {
         True: "interleaved, in a new order each round",
         False: "one after the other",
