@@ -1,9 +1,6 @@
 """How do routes and winners look? Figures of the worklog, drawn from recorded evidence alone.
 
-    python -m problems.gemlite_autotune.figures [--check]
-
-Writes figures/*.svg, or with --check compares them (exit code 1 where one is stale), as
-`worklog render` and `worklog check` do.
+worklog render gemlite_autotune
 """
 
 from __future__ import annotations

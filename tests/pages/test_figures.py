@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ from common.contract.problem import load_problem
 from common.errors import UsageError
 from common.pages.check import check, render
 from common.pages.figure_blocks import INPUTS, make_figure, stale
+from common.pages.problem_figures import own_figures
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 FLOAT8, GEMLITE = "float8_weight_only", "gemlite_autotune"
@@ -65,7 +67,10 @@ def test_bars_of_one_variant_add_up_to_its_time() -> None:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"kind": "pie"}, "unknown kind of figure 'pie'; use one of operators, ratios, table"),
+        (
+            {"kind": "pie"},
+            "unknown kind of figure 'pie'; use one of attribution, operators, ratios, table",
+        ),
         ({"kind": "ratios"}, "takes phase; correct its options"),
         ({"kind": "ratios", "phase": "decode", "table": "x"}, "takes phase"),
         ({"kind": "ratios", "phase": "nothing"}, "has nothing for a figure"),
@@ -93,7 +98,8 @@ def test_the_inputs_hash_changes_with_what_is_drawn_alone() -> None:
 
 @pytest.fixture
 def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of a worklog whose problem draws a figure of its own."""
+    """A copy of a worklog whose problem draws a figure of its own, and no other."""
+    others = own_figures(load_problem(GEMLITE))[0]
     monkeypatch.setenv("WORKLOG_ROOT", str(tmp_path))
     folder = tmp_path / "problems" / GEMLITE
     ignored = shutil.ignore_patterns("__pycache__", "*.py", "figures")
@@ -103,7 +109,10 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / "figures.py").write_text(OWN)
     page = folder / "WORKLOG.md"
     image = "## Question\n\n![How many claims](figures/own.svg)\n\nAll of them were judged.\n"
-    page.write_text(page.read_text(encoding="utf-8").replace("## Question\n", image, 1), "utf-8")
+    text = page.read_text(encoding="utf-8")
+    for name in others:
+        text = re.sub(rf"!\[[^\n]*\]\(figures/{re.escape(name)}\)\n\n", "", text)
+    page.write_text(text.replace("## Question\n", image, 1), "utf-8")
     changed, found = render([GEMLITE])
     assert found == [] and folder / "figures" / "own.svg" in changed
     return page
