@@ -21,7 +21,7 @@ if [ $# -gt 0 ]; then # ./test.sh tests/diff -k gaps
   "$bin/python" -m pytest "$@"
 else
   step "tests, two at a time"
-  "$bin/python" -m pytest --numprocesses 2 --dist loadgroup -m "not alone" --durations 25
+  "$bin/python" -m pytest --numprocesses 2 --dist loadfile -m "not alone" --durations 25
   step "tests that measure time or take both cores"
   "$bin/python" -m pytest -m alone --durations 10
 fi

@@ -7,7 +7,7 @@ is silently not done must not look like one that passed.
 from __future__ import annotations
 
 import os
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import pytest
 
@@ -21,12 +21,6 @@ ALONE: tuple[str, ...] = (
     "tests/test_cli_diff_files.py",
     "tests/timing/test_worker.py",
     "tests/workloads/test_expert_parallel.py",
-)
-# Files that share what is dear to make are run by one worker; any other file is a group of its own.
-TOGETHER: tuple[str, ...] = (
-    "tests/docker",
-    "tests/problems/cuda_graph_memory",
-    "tests/problems/gemlite_autotune",
 )
 
 KNOWN_REASONS: tuple[str, ...] = (
@@ -61,11 +55,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist looks for the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        file = PurePosixPath(item.path.relative_to(item.config.rootpath).as_posix())
-        if str(file) in ALONE:
+        if item.path.relative_to(item.config.rootpath).as_posix() in ALONE:
             item.add_marker(pytest.mark.alone)
-        shared = [folder for folder in TOGETHER if file.is_relative_to(folder)]
-        item.add_marker(pytest.mark.xdist_group((*shared, str(file))[0]))
