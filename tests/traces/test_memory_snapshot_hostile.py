@@ -167,9 +167,9 @@ def test_frames_shared_by_many_events_are_fine(tmp_path: Path) -> None:
 def test_an_archive_that_unpacks_without_end_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from common.traces import raw_file
+    from common.traces import byte_source
 
-    monkeypatch.setattr(raw_file, "RATIO_CHECKED_FROM_BYTES", 1 << 20)
+    monkeypatch.setattr(byte_source, "RATIO_CHECKED_FROM_BYTES", 1 << 20)
     file = tmp_path / "bomb.gz"
     file.write_bytes(gzip.compress(b"\0" * (8 << 20)))
     with pytest.raises(UsageError, match="no recording does"):
