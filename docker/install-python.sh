@@ -31,8 +31,10 @@ found = version("torch")
 if found.endswith("+cpu") != (sys.argv[1] == "cpu"):
     sys.exit(f"error: torch {found} is not the {sys.argv[1]} build; check pip's sources")
 PYTHON
-# The test suites that some packages bring along: 120 MB that no run here looks at.
+# The test suites that some packages bring along: 240 MB that no run here looks at.
 site=$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 for package in numpy pandas pyarrow sympy; do
   find "$site/$package" -type d -name tests -prune -exec rm -rf {} +
 done
+rm -rf "$site/torch/test"
+find "$site/torch/bin" -type f ! -name torch_shm_manager -delete
