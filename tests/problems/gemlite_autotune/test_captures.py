@@ -80,6 +80,7 @@ def test_a_capture_without_a_gpu_is_refused_with_the_reason() -> None:
 def test_a_capture_of_a_variant_that_is_none_is_found_when_the_file_is_read(tmp_path: Path) -> None:
     text = (PROBLEM.folder / "problem.toml").read_text()
     place = tmp_path / "problem.toml"
-    place.write_text(text.replace('"gpu-tuned"]', '"gpu-fastest"]'))
+    before, capture, after = text.partition("[capture]")
+    place.write_text(before + capture + after.replace('"gpu-tuned"]', '"gpu-fastest"]', 1))
     with pytest.raises(UsageError, match=r"\[capture\] names 'gpu-fastest', no variant; use some"):
         read_problem(place)
