@@ -138,6 +138,8 @@ def read_problem(path: Path) -> Problem:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: {error}; mend the file") from error
+    except RecursionError:
+        raise UsageError(f"{path}: is nested too deeply; mend the file") from None
     if document.get("schema") != SCHEMA:
         raise UsageError(f'{path}: schema is not "{SCHEMA}"; add that line at its top')
     try:
