@@ -113,7 +113,7 @@ def _floors(recording: Recording) -> None:
         measured.replace(folder / "floors.json")
     except (OSError, ValueError):
         # Floors are context: every timed run measures its own again.
-        says = f"no floors of this session: {ended.says}; {reason_in(folder / 'floors.log')}"
+        says = f"no floors of this recording: {ended.says}; {reason_in(folder / 'floors.log')}"
         recording.session.note("note", says=says)
         recording.say(says)
     finally:

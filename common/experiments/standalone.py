@@ -8,6 +8,7 @@ import os
 import statistics
 import sys
 from pathlib import Path
+from typing import Any
 
 from common.errors import WorklogError
 from common.experiments.request import compile_cache, package_folders, settle
@@ -34,6 +35,42 @@ def run_standalone(repro: Path, description: str | None) -> None:
     except WorklogError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+
+
+def run_worked_out(repro: Path, description: str | None) -> None:
+    """The command line of a `repro.py` that is not timed: prints its tables, then one JSON line.
+
+    Its session gives `results()`, a `common.report.results.Results`.
+    """
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--variant", help="one of problem.toml's variants (default: the baseline)")
+    parser.add_argument("--preset", default="tiny", help="one of problem.toml's presets")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    parser.add_argument("--repetitions", type=int, default=1, help="how often it is worked out")
+    arguments = parser.parse_args()
+    if arguments.repetitions < 1:
+        parser.error("--repetitions must be 1 or more")
+    wanted = [arguments.variant] if arguments.variant else []
+    try:
+        request = settle(repro.parent.name, arguments.preset, wanted, arguments.device)
+        name = arguments.variant or request.problem.baseline
+        variant = next(v for v in request.variants if v.name == name)
+        sys.path[:0] = map(str, package_folders(variant))
+        os.environ.update(variant.environment)
+        session: Any = load_repro(repro).open_session(
+            dict(variant.settings), dict(request.preset.settings), request.device, {}
+        )
+        facts = session.prepare()
+        for _ in range(arguments.repetitions):
+            found = session.results()
+    except WorklogError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    for title, table in found.tables.items():
+        print(f"{title}\n\n{table.text()}\n")
+    print(json.dumps({"variant": name, "facts": facts, "figures": found.figures}))
 
 
 def _measure(repro: Path, arguments: argparse.Namespace) -> dict[str, object]:

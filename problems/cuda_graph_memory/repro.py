@@ -12,7 +12,6 @@ apart everywhere: private pools, default pool, outside torch. The last line is o
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -74,36 +73,7 @@ def open_session(
     return Session(variant, preset)
 
 
-def main() -> None:
-    import argparse
-    import json
-
-    from common.errors import WorklogError
-    from common.experiments.request import package_folders, settle
-
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--variant", default="stack", help="one of problem.toml's variants")
-    parser.add_argument("--preset", default="tiny", help="one of problem.toml's presets")
-    parser.add_argument("--device", default="auto", help="auto (default), cpu or cuda")
-    parser.add_argument("--repetitions", type=int, default=1, help="ignored: nothing is timed")
-    chosen = parser.parse_args()
-    try:
-        request = settle("cuda_graph_memory", chosen.preset, [chosen.variant], chosen.device)
-        variant = next(v for v in request.variants if v.name == chosen.variant)
-        sys.path[:0] = map(str, package_folders(variant))
-        os.environ.update(variant.environment)
-        session = open_session(variant.settings, request.preset.settings, request.device, {})
-        facts = session.prepare()
-        found = session.results()
-    except WorklogError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    for name, table in found.tables.items():
-        print(f"{name}\n\n{table.text()}\n")
-    print(json.dumps({"variant": variant.name, "facts": facts, "figures": found.figures}))
-
-
 if __name__ == "__main__":
-    main()
+    from common.experiments.standalone import run_worked_out
+
+    run_worked_out(Path(__file__).resolve(), __doc__)

@@ -12,14 +12,16 @@ from __future__ import annotations
 import json
 import re
 import sys
-import types
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
+from itertools import product
 from typing import Any
-from unittest import mock
 
 import torch
 from torch import Tensor
+
+from common.workloads.pretended_compiler import pretended_compiler
 
 ROWS = COLUMNS = 2048
 OPAQUE = "torchao.dequantize_affine_float8"
@@ -82,51 +84,6 @@ def cpu_code(function: Any, batch: int) -> str:
     return str(codes[0])
 
 
-def pretend_a_gpu() -> None:
-    """Patch what Inductor asks about the device: a GPU of compute capability 9.0 with 132 SMs."""
-    from torch._dynamo.device_interface import CudaInterface
-
-    properties = types.SimpleNamespace(
-        name="pretended",
-        major=9,
-        minor=0,
-        multi_processor_count=132,
-        total_memory=80 << 30,
-        regs_per_multiprocessor=65536,
-        max_threads_per_multi_processor=2048,
-        max_threads_per_block=1024,
-        warp_size=32,
-        shared_memory_per_block=49152,
-        shared_memory_per_block_optin=232448,
-        L2_cache_size=50 << 20,
-        gcnArchName="sm_90",
-    )
-    answers: dict[str, Callable[..., Any]] = {
-        "get_device_properties": lambda *a, **k: properties,
-        "_get_device_properties": lambda *a, **k: properties,
-        "is_available": lambda: True,
-        "device_count": lambda: 1,
-        "current_device": lambda: 0,
-        "_lazy_init": lambda: None,
-        "get_device_capability": lambda *a: (9, 0),
-    }
-    for name, answer in answers.items():
-        mock.patch(f"torch.cuda.{name}", answer, create=True).start()
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler.compiler import make_backend
-
-    # Whichever torchao is there, and in whichever order it imported Inductor: both names.
-    for module in ("torch.utils._triton", "torch._inductor.scheduler"):
-        mock.patch(f"{module}.has_triton", lambda: True).start()
-    backend = make_backend(GPUTarget("cuda", 90, 32))
-    mock.patch("torch.utils._triton.triton_backend", lambda: backend).start()
-    interface: Any = CudaInterface
-    interface.Worker.get_device_properties = staticmethod(lambda device=None: properties)
-    interface.Worker.current_device = staticmethod(lambda: 0)
-    interface.get_compute_capability = staticmethod(lambda device=None: 90)
-    interface.is_available = staticmethod(lambda: True)
-
-
 def cuda_code(function: Any, batch: int) -> str:
     from torch._inductor.debug import DebugContext
     from torch._inductor.decomposition import select_decomp_table
@@ -157,20 +114,18 @@ def cuda_code(function: Any, batch: int) -> str:
 
 def main() -> None:
     version, target = sys.argv[1:]
-    from torchao.quantization import quant_primitives
-
-    if target == "cuda":  # before Inductor looks for a GPU, and after torchao did
-        pretend_a_gpu()
     from torch._inductor import config
+    from torchao.quantization import quant_primitives
 
     function = linear_of(quant_primitives._dequantize_affine_float8)
     settings: Any = config
     readings = []
-    generate = cuda_code if target == "cuda" else cpu_code
-    for batch in (1, 4):
-        for flag in (True, False):
+    on_gpu = target == "cuda"
+    with pretended_compiler() if on_gpu else nullcontext():
+        for batch, flag in product((1, 4), (True, False)):
             settings.coordinate_descent_tuning = flag
-            found = read_code(generate(function, batch), target)
+            code = cuda_code(function, batch) if on_gpu else cpu_code(function, batch)
+            found = read_code(code, target)
             readings.append(asdict(Reading(target, version, batch, flag, *found)))
             print(f"{version} {target} M={batch} {flag}: {found}", file=sys.stderr, flush=True)
     print(json.dumps(readings))

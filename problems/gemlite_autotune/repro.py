@@ -11,7 +11,6 @@ configuration in the range "launch", for a profiler. The last line printed is on
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -93,39 +92,7 @@ def open_session(
     return Session(variant, preset)
 
 
-def main() -> None:
-    import argparse
-    import json
-
-    from common.errors import WorklogError
-    from common.experiments.request import package_folders, settle
-
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--variant", default="shipped", help="one of problem.toml's variants")
-    parser.add_argument("--preset", default="tiny", help="one of problem.toml's presets")
-    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
-    parser.add_argument("--repetitions", type=int, default=1, help="how often it is worked out")
-    chosen = parser.parse_args()
-    if chosen.repetitions < 1:
-        parser.error("--repetitions must be 1 or more")
-    try:
-        request = settle("gemlite_autotune", chosen.preset, [chosen.variant], chosen.device)
-        variant = next(v for v in request.variants if v.name == chosen.variant)
-        sys.path[:0] = map(str, package_folders(variant))
-        os.environ.update(variant.environment)
-        session = open_session(variant.settings, request.preset.settings, request.device, {})
-        facts = session.prepare()
-        for _ in range(chosen.repetitions):
-            found = session.results()
-    except WorklogError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    for name, table in found.tables.items():
-        print(f"{name}\n\n{table.text()}\n")
-    print(json.dumps({"variant": variant.name, "facts": facts, "figures": found.figures}))
-
-
 if __name__ == "__main__":
-    main()
+    from common.experiments.standalone import run_worked_out
+
+    run_worked_out(Path(__file__).resolve(), __doc__)
