@@ -11,9 +11,6 @@ was made already is taken by `record.py cpu=FOLDER`.
 
 from __future__ import annotations
 
-import json
-import re
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -21,10 +18,10 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parents[2]))  # for `problems`, when run as a script
 
+from common.experiments.keep import keep_run
+
 HERE = Path(__file__).resolve().parent
 NAME = HERE.name
-OPEN = 'open = "to be recorded on a quiet machine by record.py"'
-CPU_SET = "cpu-2026-11"  # of predictions.toml, about the preset cpu
 # key of [evidence] -> the arguments of its run
 RUNS = {
     "cpu": ["--preset", "cpu"],
@@ -37,75 +34,15 @@ def worklog(*words: str) -> int:
     return subprocess.run([sys.executable, "-m", "common.cli", *words], check=False).returncode
 
 
-def record(key: str, arguments: list[str]) -> Path:
-    """Run, copy into recorded/, return the folder below this problem's."""
-    with tempfile.TemporaryDirectory() as scratch:
-        worklog("run", NAME, *arguments, "--device", "cpu", "--out", scratch)
-        found = sorted(p for p in Path(scratch, NAME).glob("*/*") if p.is_dir())
-        finished = [p for p in found if not p.name.endswith(".unfinished")]
-        if not finished:
-            print(f"error: {key} did not finish; run it by itself and look", file=sys.stderr)
-            sys.exit(1)
-        return take(finished[-1])
-
-
-def take(run: Path) -> Path:
-    """Copy a finished run into recorded/, without logs and page."""
-    target = HERE / "recorded" / run.parent.name / run.name
-    shutil.copytree(run, target, ignore=shutil.ignore_patterns("logs", "report.html"))
-    for samples in target.glob("traces/*/samples.jsonl"):
-        samples.unlink()  # the finished points hold them
-    return target.relative_to(HERE)
-
-
-def name_evidence(places: dict[str, Path]) -> None:
-    """Write [evidence], the last table of problem.toml, anew."""
-    path = HERE / "problem.toml"
-    head, _, old = path.read_text(encoding="utf-8").partition("[evidence]\n")
-    kept = dict(re.findall(r'^(\S+) = "(.*)"$', old, re.MULTILINE))
-    for key, place in places.items():
-        before = kept.get(key)
-        if before and before != str(place):
-            shutil.rmtree(HERE / before, ignore_errors=True)
-        kept[key] = str(place)
-    rows = "".join(f'{key} = "{place}"\n' for key, place in kept.items())
-    path.write_text(f"{head}[evidence]\n{rows}", encoding="utf-8")
-
-
-def score_predictions() -> None:
-    """The set for CPUs is scored on the page once the run that it is about is the evidence."""
-    page = HERE / "WORKLOG.md"
-    text = page.read_text(encoding="utf-8")
-    evidence = (HERE / "problem.toml").read_text(encoding="utf-8").partition("[evidence]\n")[2]
-    scored = re.search(r'^cpu = ".*-cpu(\.\d+)?"$', evidence, re.MULTILINE) is not None
-    marker = f"<!-- worklog:predictions set={CPU_SET}"
-    plain, run = f"{marker} -->", f"{marker} run=cpu -->"
-    page.write_text(
-        text.replace(plain, run) if scored else text.replace(run, plain), encoding="utf-8"
-    )
-
-
-def settle_claims() -> None:
-    """A claim that the evidence bears out is no longer open; one that nothing decides says why."""
-    path = HERE / "problem.toml"
-    text = path.read_text(encoding="utf-8")
-    places = re.findall(r'^\S+ = "(recorded/.*)"$', text, re.MULTILINE)
-    records = [
-        record
-        for place in places
-        for record in json.loads((HERE / place / "summary.json").read_text("utf-8"))["claims"]
-    ]
-    blocks = re.split(r"(?=^\[\[claims\]\]$)", text, flags=re.MULTILINE)
-    for number, block in enumerate(blocks):
-        claim = re.search(r"^claim = '(.*)'$", block, re.MULTILINE)
-        if claim is None:
-            continue
-        found = [record["reproduced"] for record in records if record["claim"] == claim[1]]
-        block = block.replace(f"{OPEN}\n", "")
-        if not any(found) and False not in found and "\nopen = " not in block:
-            block = block.replace(f"{claim[0]}\n", f"{claim[0]}\n{OPEN}\n")
-        blocks[number] = block
-    path.write_text("".join(blocks), encoding="utf-8")
+def record(arguments: list[str], scratch: str) -> Path:
+    """Run; returns the finished folder."""
+    worklog("run", NAME, *arguments, "--device", "cpu", "--out", scratch)
+    found = sorted(p for p in Path(scratch, NAME).glob("*/*") if p.is_dir())
+    finished = [p for p in found if not p.name.endswith(".unfinished")]
+    if not finished:
+        print("error: the run did not finish; run it by itself and look", file=sys.stderr)
+        sys.exit(1)
+    return finished[-1]
 
 
 def main() -> None:
@@ -117,10 +54,12 @@ def main() -> None:
         )
         sys.exit(2)
     for key, made in chosen.items():
-        run = take(Path(made).resolve()) if made else record(key, RUNS[key])
-        name_evidence({key: run})
-    score_predictions()
-    settle_claims()
+        with tempfile.TemporaryDirectory() as scratch:
+            place = keep_run(
+                HERE, key, Path(made).resolve() if made else record(RUNS[key], scratch)
+            )
+        for samples in (HERE / place).glob("traces/*/samples.jsonl"):
+            samples.unlink()  # the finished points hold them
     sys.exit(worklog("render", NAME) or worklog("check", NAME))
 
 

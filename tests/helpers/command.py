@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 # As `python -m common.cli`, but the machine's bandwidths are given up at once: they need torch and
@@ -103,3 +105,18 @@ def assert_one_line_error(done: subprocess.CompletedProcess[str], code: int) -> 
 
 def run_folders(root: Path) -> Sequence[Path]:
     return sorted((root / "results").glob("*/*/*"))
+
+
+def run_here(problem: str, variants: Sequence[str], scratch: Path) -> tuple[Path, dict[str, Any]]:
+    """`worklog run` of a problem of this checkout, preset tiny, empty cache: folder and summary."""
+    words = ["run", problem, "--json", "--preset", "tiny", "--device", "cpu"]
+    words += ["--out", str(scratch / "results")]
+    for name in variants:
+        words += ["--variant", name]
+    done = subprocess.run(
+        [sys.executable, "-m", "common.cli", *words], check=False, capture_output=True, text=True,
+        timeout=900, env={**os.environ, "WORKLOG_CACHE": str(scratch / "cache")},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (folder,) = (scratch / "results" / problem).glob("*/*")
+    return folder, json.loads(done.stdout)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.command import run_here
 
 from common.recording.run_folder import open_run
 from common.report.summary import build_summary
@@ -21,18 +18,7 @@ VARIANTS = ("int8wo", "stack", "plan", "gpu")
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
-    out = tmp_path_factory.mktemp("results")
-    command = [sys.executable, "-m", "common.cli", "run", "cuda_graph_memory", "--json"]
-    command += ["--preset", "tiny", "--device", "cpu", "--out", str(out)]
-    for name in VARIANTS:
-        command += ["--variant", name]
-    cache = {**os.environ, "WORKLOG_CACHE": str(tmp_path_factory.mktemp("cache"))}
-    done = subprocess.run(
-        command, check=False, capture_output=True, text=True, timeout=900, env=cache
-    )
-    assert done.returncode == 0, done.stderr
-    (folder,) = out.glob("cuda_graph_memory/*/*")
-    return folder, json.loads(done.stdout)
+    return run_here("cuda_graph_memory", VARIANTS, tmp_path_factory.mktemp("run"))
 
 
 def figure(summary: dict[str, Any], variant: str, name: str) -> Any:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.command import run_here
 
 from common.contract.problem import load_problem
 from common.recording.run_folder import open_run
@@ -22,18 +22,7 @@ VARIANTS = ("shipped", "rtx-4090", "numerics", "gpu")
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
-    out = tmp_path_factory.mktemp("results")
-    command = [sys.executable, "-m", "common.cli", "run", "gemlite_autotune", "--json"]
-    command += ["--preset", "tiny", "--device", "cpu", "--out", str(out)]
-    for name in VARIANTS:
-        command += ["--variant", name]
-    cache = {**os.environ, "WORKLOG_CACHE": str(tmp_path_factory.mktemp("cache"))}
-    done = subprocess.run(
-        command, check=False, capture_output=True, text=True, timeout=600, env=cache
-    )
-    assert done.returncode == 0, done.stderr
-    (folder,) = out.glob("gemlite_autotune/*/*")
-    return folder, json.loads(done.stdout)
+    return run_here("gemlite_autotune", VARIANTS, tmp_path_factory.mktemp("run"))
 
 
 def figure(summary: dict[str, Any], variant: str, name: str) -> Any:

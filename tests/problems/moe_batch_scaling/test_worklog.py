@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from common.contract.problem import load_problem
@@ -17,7 +15,6 @@ from common.floors.hierarchical_roofline import (
     tokens_for_intensity,
 )
 from common.floors.moe_shapes import ffn_weight_intensity, moe_shape
-from problems.moe_batch_scaling import record
 from problems.moe_batch_scaling.figures import figures, read_run
 
 PROBLEM = load_problem("moe_batch_scaling")
@@ -69,17 +66,3 @@ def test_a_folder_without_points_is_refused() -> None:
     folder = PROBLEM.folder / next(iter(PROBLEM.evidence.values()))
     with pytest.raises(UsageError, match="has no points of nothing; name a variant"):
         read_run(folder, "nothing")
-
-
-def test_recording_names_the_evidence_and_takes_the_old_away(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    toml = tmp_path / "problem.toml"
-    toml.write_text('a = 1\n\n[evidence]\ncpu = "recorded/x/old"\nmax = "recorded/x/m"\n')
-    (tmp_path / "recorded/x/old").mkdir(parents=True)
-    (tmp_path / "recorded/x/m").mkdir()
-    monkeypatch.setattr(record, "HERE", tmp_path)
-    record.name_evidence({"cpu": Path("recorded/x/new")})
-    text = toml.read_text(encoding="utf-8")
-    assert text == 'a = 1\n\n[evidence]\ncpu = "recorded/x/new"\nmax = "recorded/x/m"\n'
-    assert not (tmp_path / "recorded/x/old").exists() and (tmp_path / "recorded/x/m").exists()
