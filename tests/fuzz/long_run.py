@@ -15,7 +15,6 @@ import json
 import mmap
 import os
 import platform
-import resource
 import signal
 import subprocess
 import sys
@@ -42,11 +41,13 @@ def work(seed: int, start: int, stop: int, report: Path, status: Path) -> None:
     from fuzz.cases import GOOD, make
     from fuzz.oracle import THOROUGH_EVERY, Fault, Judge
 
+    from common.timing.worker import peak_resident_bytes
+
     judge = Judge(dict(GOOD))
     with status.open("r+b") as stream, mmap.mmap(stream.fileno(), 8) as place:
         faults: list[dict[str, Any]] = []
         base = {name: judge.peak_bytes(data) for name, data in GOOD.items()}
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        before = peak_resident_bytes()
         slowest = highest = 0.0
         for number in range(start, stop):
             place[:8] = number.to_bytes(8, "little")
@@ -68,9 +69,9 @@ def work(seed: int, start: int, stop: int, report: Path, status: Path) -> None:
                 )
             slowest = max(slowest, time.process_time() - began)
         signal.setitimer(signal.ITIMER_PROF, 0)
-        after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        after = peak_resident_bytes()
         if after > MEMORY_FACTOR * before:
-            says = f"the process grew from {before} to {after} KiB"
+            says = f"the process grew from {before} to {after} bytes"
             faults.append({"number": stop - 1, "changes": [], "fault": says})
         line = {
             "cases": stop - start, "outcomes": dict(judge.outcomes), "faults": faults,

@@ -290,3 +290,17 @@ def test_last_words_are_the_last_lines_that_say_something(tmp_path: Path) -> Non
     assert last_words(log) == ""
     log.write_bytes(b"one\n\ntwo\n\xff three \n\nfour\n\n")
     assert last_words(log) == "two | \ufffd three | four"
+
+
+def test_the_peak_is_the_process_own_and_not_its_parents() -> None:
+    """`ru_maxrss` outlives exec: a small child of a process with 300 MiB would report those."""
+    child = "from common.timing.worker import peak_resident_bytes; print(peak_resident_bytes())"
+    parent = f"""
+import subprocess, sys
+held = bytearray(b"x") * (300 << 20)
+print(subprocess.run([sys.executable, "-c", {child!r}], capture_output=True, text=True).stdout)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", parent], capture_output=True, text=True, check=True
+    )
+    assert 0 < int(done.stdout) < 100 << 20

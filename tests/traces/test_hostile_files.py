@@ -124,9 +124,10 @@ BOMBS = {
     "a compiled kernel": (b'{"schema": "worklog.compiled/1", "x": "', b"x"),
 }
 CHILD = """
-import resource, sys
+import sys
 from pathlib import Path
 from common.errors import UsageError
+from common.timing.worker import peak_resident_bytes
 from common.traces.formats import open_and_summarise
 for name in sys.argv[1:]:
     try:
@@ -134,7 +135,7 @@ for name in sys.argv[1:]:
         print("read", name)
     except UsageError as error:
         print("refused" if "times as much" in str(error) or "MiB" in str(error) else error)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10)
+print(peak_resident_bytes() >> 20)
 """
 
 

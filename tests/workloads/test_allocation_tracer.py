@@ -268,14 +268,14 @@ def test_frames_and_phases_reach_a_snapshot(tmp_path: Path) -> None:
 def test_llama_8b_is_traced_within_a_minute_and_3_gib() -> None:
     """In a process of its own: CPU seconds and the highest resident memory, torch included."""
     code = """
-import resource, time
+import time
+from common.timing.worker import peak_resident_bytes
 from common.workloads.llama import CONFIGS
 from common.workloads.allocation_tracer import trace_llama
 start = time.process_time()
 steps = trace_llama(CONFIGS["llama-3.1-8b"], prompt_tokens=512, decode_steps=2)
 cost = time.process_time() - start
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(cost, peak * 1024, sum(s.size or 0 for s in steps if s.phase == "load"))
+print(cost, peak_resident_bytes(), sum(s.size or 0 for s in steps if s.phase == "load"))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     cost, peak, loaded = map(float, done.stdout.split())
