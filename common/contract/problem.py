@@ -17,6 +17,7 @@ from typing import Any
 
 from common.contract.capture import Capture, read_capture
 from common.contract.claims import Claim, check_call, parse_claim
+from common.contract.headline import Headline, read_headline
 from common.contract.predictions import PredictionSet, read_predictions
 from common.contract.record import RecordStep, check_steps, read_record_steps
 from common.errors import PreconditionError, UsageError
@@ -95,6 +96,7 @@ class Problem:
     # Study of variants -> what of the preset is otherwise there (max_rounds, settings, …).
     study_limits: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     origin: str = "compiled"  # of a problem that is not timed
+    headline: Headline | None = None  # of a problem whose effect is no ratio of two variants
 
     @property
     def repro(self) -> Path:
@@ -208,6 +210,7 @@ def _build(path: Path, document: Mapping[str, Any]) -> Problem:
         claim_cpus={row["claim"]: str(row["cpu"]) for row in document["claims"] if "cpu" in row},
         study_limits=document.get("studies", {}),
         origin=document.get("origin", "compiled"),
+        headline=read_headline(document),
     )
 
 

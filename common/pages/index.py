@@ -8,7 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from common.contract.headline import Headline
 from common.contract.problem import Problem, load_problem, problem_names
+from common.errors import UsageError
+from common.pages.answers import EvidenceFunctions, compute
 from common.recording.run_folder import open_run, read_json
 from common.report.evidence import Evidence
 from common.report.run_view import RunView, claimed_variants, headline
@@ -29,20 +32,26 @@ def _effect_and_floor(problem: Problem) -> tuple[str, str]:
         return "not recorded yet", ""
     run = open_run(problem.folder / next(iter(problem.evidence.values())))
     summary: Mapping[str, Any] = read_json(run.folder / "summary.json")
-    view = RunView(run.folder, run.finished, run.manifest, summary, (), Evidence(run))
+    evidence = Evidence(run)
+    if problem.headline is not None:
+        functions = EvidenceFunctions(evidence.quantities(), summary, evidence.tables)
+        return _in_words(problem.headline, functions, summary["origin"])
+    view = RunView(run.folder, run.finished, run.manifest, summary, (), evidence)
     found = headline(view) if view.phases else None
-    origin = summary["origin"]
     if found is None:
-        return _first_claim(summary), "not timed"
-    return f"{found[0]} {found[1]}; {origin}", _floors(view)
+        raise UsageError(
+            f"{problem.folder / 'problem.toml'}: its effect is no ratio; add [headline]"
+        )
+    return f"{found[0]} {found[1]}; {summary['origin']}", _floors(view)
 
 
-def _first_claim(summary: Mapping[str, Any]) -> str:
-    """Of a problem that is not timed: the first claim that its run decided."""
-    for row in summary["claims"]:
-        if row["value"] is not None and row["reproduced"] is not None:
-            return f"{row['says']}: {significant(row['value'], 4)}; {summary['origin']}"
-    return "no claim decided"
+def _in_words(said: Headline, functions: EvidenceFunctions, origin: str) -> tuple[str, str]:
+    figures = {name: compute(text, functions) for name, text in said.figures.items()}
+    shown = {
+        name: significant(value) if value % 1 else f"{value:,.0f}"
+        for name, value in figures.items()
+    }
+    return f"{said.effect.format(**shown)}; {origin}", said.floor.format(**shown)
 
 
 def _floors(view: RunView) -> str:
