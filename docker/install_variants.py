@@ -39,6 +39,9 @@ def main() -> None:
                  "--target", str(folder / name), "-r", one.name],
                 check=True,
             )  # fmt: skip
+    # Archives that only a linker reads: 170 MB of Triton's profiling libraries.
+    for archive in folder.rglob("*.a"):
+        archive.unlink()
 
 
 if __name__ == "__main__":
