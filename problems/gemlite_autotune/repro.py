@@ -75,8 +75,7 @@ class Session:
             return numerics_task()
         assert self.task == "explore" and self.gpu is not None
         batches = [int(m) for m in self.preset["batches"]]
-        mode, tile = str(self.preset["mode"]), self.preset.get("only_tile")
-        return explore_task(self.gpu, self.layer, batches, mode, self.say, tile)
+        return explore_task(self.gpu, self.layer, batches, str(self.preset["mode"]), self.say)
 
     def profile(self, folder: Path) -> Mapping[str, Any]:
         """Work it out and write figures, tables and kernels into `folder`."""

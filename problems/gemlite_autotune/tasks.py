@@ -137,23 +137,15 @@ def explore_task(
     batches: list[int],
     mode: str,
     report: Callable[[str, int], None],
-    only_tile: str | None = None,
 ) -> Results:
-    """Every configuration of the list, and the 4090's winner, compiled for one GPU.
-
-    `only_tile` ("512x128"): of the list, those with this BN x BK alone.
-    """
+    """Every configuration of the list, and the 4090's winner, compiled for one GPU."""
     results, tables = Results(), shipped_tables()
     jobs: dict[int, list[Job]] = {}
     winners: dict[int, Job | None] = {}
     for m in batches:
         winners[m] = winner_job(gpu_id, layer, m, tables, TUNED_ON)
         winner = [winners[m]] if winners[m] is not None else []
-        listed = [
-            job
-            for job in space_jobs(gpu_id, layer, m, mode)
-            if only_tile in (None, f"{job.config.block_n}x{job.config.block_k}")
-        ]
+        listed = space_jobs(gpu_id, layer, m, mode)
         jobs[m] = list(dict.fromkeys([*(w for w in winner if w is not None), *listed]))
     outcomes = explore([job for each in jobs.values() for job in each], report)
     by_job = {outcome.job: outcome for outcome in outcomes}
