@@ -5,6 +5,7 @@ Statements about the `max` list rest on the recorded off-line run, the others on
 
 from __future__ import annotations
 
+import math
 from itertools import combinations
 from typing import Any
 
@@ -138,11 +139,71 @@ def test_the_default_mode_of_one_row_does_not_even_look_into_the_table(
 # The whole max lists of GEMM, compiled off line for sm_89.
 
 
-def test_every_512x128_tile_of_the_max_list_asks_for_more_than_a_block_may_have() -> None:
-    found = [k for k in kernels("max-hole", "rtx-4090").values() if "512x128" in config(k)]
-    assert len(found) == 20
+@pytest.fixture(scope="module")
+def splitk() -> dict[str, CompiledKernel]:
+    found = kernels("max-splitk", "rtx-4090", "m8-gemm_splitk-")
+    assert len(found) == 920
+    return found
+
+
+def split_of(kernel: CompiledKernel) -> int:
+    return int(config(kernel).split("SK")[1].split()[0])
+
+
+def test_every_512x128_tile_of_the_max_list_asks_for_more_than_a_block_may_have(
+    splitk: dict[str, CompiledKernel],
+) -> None:
+    found = [k for k in splitk.values() if "512x128" in config(k)]
+    assert len(found) == 20 == sum(not k.metrics["can_launch"] for k in splitk.values())
     assert {k.resources["shared_bytes"] for k in found} == {135_168}
     assert all(stages(k) == 1 and not k.metrics["can_launch"] for k in found)
+
+
+@pytest.mark.parametrize(
+    ("trips", "one_stage", "more_stages"),
+    [(2, 0, 0), (4, 40, 100), (8, 30, 53), (16, 13, 23), (32, 3, 3), (64, 0, 0), (128, 0, 0)],
+)
+def test_short_loops_are_unrolled_whole(
+    splitk: dict[str, CompiledKernel], trips: int, one_stage: int, more_stages: int
+) -> None:
+    """Share without a loop, in percent. Noted: 4 trips 50 and 100, 8: 30 and 55, 16: 10 and 15."""
+    shares = {}
+    for many in (False, True):
+        unrolled = [
+            kernel.loop_instructions == 0
+            for kernel in splitk.values()
+            if (stages(kernel) > 1) == many
+            and 4096 // (split_of(kernel) * int(config(kernel).split()[0].split("x")[2])) == trips
+        ]
+        shares[many] = round(100 * sum(unrolled) / len(unrolled))
+    assert shares == {False: one_stage, True: more_stages}
+
+
+@pytest.mark.parametrize(
+    ("order", "rank", "ties"),
+    [
+        ("occupancy", 78, 53),
+        ("least shared memory", 145, 11),
+        ("fewest registers", 190, 99),
+        ("waves nearest to 1", 1, 58),
+    ],
+)
+def test_against_the_long_list_the_winner_is_in_the_middle(
+    splitk: dict[str, CompiledKernel], order: str, rank: int, ties: int
+) -> None:
+    """As noted for the 552 of them with a split of 1, 4 or 16 (which sees only those three)."""
+    score = {
+        "occupancy": lambda k: -k.metrics["occupancy"],
+        "least shared memory": lambda k: k.resources["shared_bytes"],
+        "fewest registers": lambda k: k.resources["registers"],
+        "waves nearest to 1": lambda k: abs(math.log(k.metrics.get("waves") or 1e9)),
+    }[order]
+    pool = [kernel for kernel in splitk.values() if split_of(kernel) in (1, 4, 16)]
+    own = next(score(k) for k in pool if config(k) == "16x128x64 SK16 A2 w8 s1")
+    others = [score(k) for k in pool if config(k) != "16x128x64 SK16 A2 w8 s1"]
+    assert len(pool) == 552
+    assert 1 + sum(o < own for o in others) == rank
+    assert sum(o == own for o in others) == ties
 
 
 @pytest.fixture(scope="module")
