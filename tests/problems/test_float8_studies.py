@@ -27,6 +27,7 @@ from common.recording.run_folder import open_run
 from common.report.summary import build_summary
 
 PROBLEM = load_problem("float8_weight_only")
+sys.path.insert(0, str(PROBLEM.folder))  # what its scripts import lies beside them
 no_triton = pytest.mark.skipif(
     not (packages_root() / "triton-3.9.0").is_dir(), reason="triton is not installed"
 )
@@ -154,6 +155,25 @@ def test_a_study_that_does_not_exist_is_refused_with_the_choices(
     assert known in capsys.readouterr().err
     both = ["bench", "float8_weight_only", "--study", "codegen", "--variant", "bf16"]
     assert main(both) == 2
+
+
+def test_evidence_is_recorded_into_no_other_checkout(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = small_problem(tmp_path, monkeypatch)
+    elsewhere = tmp_path / "problems" / PROBLEM.name
+    folder.rename(elsewhere)  # where the command finds its problems; the script is this checkout's
+    before = {path: path.read_bytes() for path in elsewhere.rglob("*") if path.is_file()}
+    done = subprocess.run(
+        [sys.executable, str(PROBLEM.folder / "record_studies.py"), "codegen"],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "PYTHONPATH": str(PROBLEM.folder.parents[1])},
+    )
+    assert done.returncode == 1 and "is another checkout's" in done.stderr
+    assert before == {path: path.read_bytes() for path in elsewhere.rglob("*") if path.is_file()}
 
 
 def test_a_study_whose_check_fails_or_that_breaks_says_so(
@@ -294,9 +314,19 @@ def test_the_kernels_and_the_passes_are_measured(tmp_path: Path) -> None:
     assert all(f["interval"] for f in document["figures"].values())
     samples = open_run(folder).samples()
     assert {s["variant"] for s in samples} >= {"fused float8", "own bf16 GEMV", "read float8"}
+    assert document["facts"]["weights_on_huge_pages"].endswith("%")
     document, _ = quick("conversion", tmp_path / "conversion")
     assert document["figures"]["cast_ns_float8"]["value"] > 0
     assert len(document["checks"]) == 6 and len(document["rows"]) == 17
+
+
+def test_the_faster_of_the_two_reads_is_the_bandwidth() -> None:
+    study = module("study_kernels")
+    taken = {name: [100 + n] * 5 for n, name in enumerate(study.ALL_READS)}
+    taken["read float8, no prefetch"] = [90] * 5
+    taken["read bf16"] = [80, 80, 900, 900, 900]  # by its median, not by its best
+    found = study.bandwidths(taken)
+    assert found == {1: [90] * 5, 2: taken["read bf16, no prefetch"]}
 
 
 def test_the_gpu_checks_want_the_bandwidth_and_every_library_behind() -> None:
@@ -353,7 +383,6 @@ def test_the_kernel_takes_the_instructions_that_the_page_counts() -> None:
     """Counted in the compiled kernel: its longest loop over one row of activations."""
     objdump = shutil.which("objdump")
     assert objdump is not None  # comes with the linker that the kernels are built with
-    sys.path.insert(0, str(PROBLEM.folder))
     from fused_float8 import build
 
     assert build.unavailable() is None
