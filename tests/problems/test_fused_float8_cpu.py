@@ -222,7 +222,13 @@ def test_activations_need_not_be_contiguous() -> None:
         (lambda x, w, s: (x[0], w, s), r"x must be bfloat16 \(M, 70\), not .*70"),
         (lambda x, w, s: (x, w.float(), s), r"weight must be .*float8_e4m3fn.*, not .*[fF]loat"),
         (lambda x, w, s: (x, w.T, s), r"weight must be contiguous .*70, 6"),
+        (lambda x, w, s: (x, w[None], s), r"weight must be .*, not .*1, 6, 70"),
+        (
+            lambda x, w, s: (x, w.view(torch.float8_e4m3fnuz), s),
+            r"weight must be .*, not .*loat8_e4m3fnuz .*6, 70",
+        ),
         (lambda x, w, s: (x, w, s[:5]), r"scale must be .*6 elements or 1, not .*5"),
+        (lambda x, w, s: (x, w, s.repeat(2, 1)), r"scale must be .*6 elements or 1, not .*2, 6"),
         (lambda x, w, s: (x, w, s.double()), r"scale must be .*float32.*, not .*[dD]ouble|float64"),
     ],
 )
@@ -240,6 +246,20 @@ def test_arguments_that_do_not_fit_are_refused_by_name_shape_and_dtype(
 
 
 @pytest.mark.parametrize(
+    ("nan_rows", "says"),
+    [
+        (torch.tensor([6]), "nan_rows is out of range"),
+        (torch.tensor([-1]), "nan_rows is out of range"),
+        (torch.tensor([1], dtype=torch.int32), "nan_rows must be int64"),
+    ],
+)
+def test_rows_that_the_weight_does_not_have_are_refused(nan_rows: Tensor, says: str) -> None:
+    x, packed = random_case(2, 6, 70)
+    with pytest.raises(ValueError, match=says):
+        operators.linear(x, packed.values, packed.scale, nan_rows)
+
+
+@pytest.mark.parametrize(
     ("call", "says"),
     [
         (lambda: packing.pack(torch.ones(3)), r"float32 \(3,\)"),
@@ -252,6 +272,14 @@ def test_arguments_that_do_not_fit_are_refused_by_name_shape_and_dtype(
             r"scale must be .*not float32 \(1, 2\)",
         ),
         (lambda: packing.pack_float8(torch.full((2, 2), 1e9).to(E5M2), torch.ones(2)), "infinit"),
+        (
+            lambda: packing.pack_float8(torch.ones(2, 3).to(torch.float8_e5m2fnuz), torch.ones(2)),
+            r"not float8_e5m2fnuz \(2, 3\)",
+        ),
+        (
+            lambda: packing.pack_float8(torch.ones(0, 4).to(E4M3), torch.ones(())),
+            r"not empty, not float8_e4m3fn \(0, 4\)",
+        ),
     ],
 )
 def test_weights_that_cannot_be_packed_are_refused(call: Any, says: str) -> None:
