@@ -26,6 +26,7 @@ ALONE: tuple[str, ...] = (
 KNOWN_REASONS: tuple[str, ...] = (
     "ncu-report is not installed",  # NVIDIA's optional package, not there for every Python
     "a small file system cannot be mounted here",  # needs root
+    "this system has no transparent huge pages",  # a setting of the host
 )
 
 

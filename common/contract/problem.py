@@ -251,13 +251,21 @@ def _validate(path: Path, problem: Problem) -> None:
             known = ", ".join(problem.variants)
             raise UsageError(f"{path}: [capture] names {name!r}, no variant; use some of {known}")
     for study, limits in problem.study_limits.items():
-        strange = sorted(limits.keys() - {"max_rounds", "max_seconds", "settings"})
+        strange = sorted(limits.keys() - {"max_rounds", "max_seconds", "settings", "presets"})
         if study not in problem.studies() or strange:
             what = f"sets {strange[0]!r}" if strange else "names no study"
             raise UsageError(
                 f"{path}: [studies.{study}] {what}; use one of {', '.join(problem.studies())} and "
-                "max_rounds, max_seconds or settings"
+                "max_rounds, max_seconds, settings or presets"
             )
+        for preset, own in limits.get("presets", {}).items():
+            strange = sorted(own.keys() - {"max_rounds", "max_seconds"})
+            if preset not in problem.presets or strange:
+                what = f"sets {strange[0]!r}" if strange else "names no preset"
+                raise UsageError(
+                    f"{path}: [studies.{study}.presets.{preset}] {what}; use one of "
+                    f"{', '.join(problem.presets)} and max_rounds or max_seconds"
+                )
     for study in problem.studies():
         if not NAME.fullmatch(study):
             raise UsageError(f"{path}: study {study!r}: use letters, digits and . _ + -")

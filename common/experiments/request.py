@@ -103,15 +103,22 @@ def settle(
 
 
 def limited(request: Request, study: str) -> Request:
-    """The request with the settings that problem.toml gives the study, and no limit above its."""
+    """The request with the settings that problem.toml gives the study, and no limit above its.
+
+    What [studies.NAME.presets.PRESET] says holds at that preset, be it more than the preset's own:
+    a study is a command by itself, and some ratios need more rounds than a first run has time for.
+    """
     limits, preset = dict(request.problem.study_limits.get(study, {})), request.preset
+    here = limits.get("presets", {}).get(preset.name, {})
+    rounds = min(preset.max_rounds, limits.get("max_rounds", preset.max_rounds))
+    seconds = min(preset.max_seconds, limits.get("max_seconds", preset.max_seconds))
     return replace(
         request,
         preset=replace(
             preset,
             settings={**preset.settings, **limits.get("settings", {})},
-            max_rounds=min(preset.max_rounds, limits.get("max_rounds", preset.max_rounds)),
-            max_seconds=min(preset.max_seconds, limits.get("max_seconds", preset.max_seconds)),
+            max_rounds=here.get("max_rounds", rounds),
+            max_seconds=here.get("max_seconds", seconds),
         ),
     )
 

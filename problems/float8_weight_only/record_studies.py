@@ -2,7 +2,7 @@
 
     .venv/bin/python problems/float8_weight_only/record_studies.py [STUDY …]
 
-Without names: conversion, kernels, codegen, decode and ablation, in this order; about 20 minutes on
+Without names: conversion, kernels, codegen, decode and ablation, in this order; about 25 minutes on
 a quiet machine of two cores, on which nothing else should run. A study whose checks or claims say
 no is recorded all the same: what came out is what is kept. One that gives no run stops this.
 """
@@ -36,7 +36,13 @@ def run_study(name: str, study: str, out: Path) -> Path:
 
 def main() -> None:
     wanted = sys.argv[1:] or list(STUDIES)
-    problem = load_problem(Path(__file__).parent.name)
+    here = Path(__file__).resolve().parent
+    problem = load_problem(here.name)
+    if problem.folder.resolve() != here:
+        raise SystemExit(
+            "error: the worklog command installed here is another checkout's, and would record "
+            "into that; set PYTHONPATH to this one"
+        )
     for study in wanted:
         problem.study_variants(study)  # a wrong name must not show after the first hour
     for study in wanted:

@@ -27,6 +27,7 @@ from common.recording.run_folder import open_run
 from common.report.summary import build_summary
 
 PROBLEM = load_problem("float8_weight_only")
+sys.path.insert(0, str(PROBLEM.folder))  # what its scripts import lies beside them
 no_triton = pytest.mark.skipif(
     not (packages_root() / "triton-3.9.0").is_dir(), reason="triton is not installed"
 )
@@ -156,6 +157,25 @@ def test_a_study_that_does_not_exist_is_refused_with_the_choices(
     assert main(both) == 2
 
 
+def test_evidence_is_recorded_into_no_other_checkout(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = small_problem(tmp_path, monkeypatch)
+    elsewhere = tmp_path / "problems" / PROBLEM.name
+    folder.rename(elsewhere)  # where the command finds its problems; the script is this checkout's
+    before = {path: path.read_bytes() for path in elsewhere.rglob("*") if path.is_file()}
+    done = subprocess.run(
+        [sys.executable, str(PROBLEM.folder / "record_studies.py"), "codegen"],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "PYTHONPATH": str(PROBLEM.folder.parents[1])},
+    )
+    assert done.returncode == 1 and "is another checkout's" in done.stderr
+    assert before == {path: path.read_bytes() for path in elsewhere.rglob("*") if path.is_file()}
+
+
 def test_a_study_whose_check_fails_or_that_breaks_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -231,6 +251,11 @@ def test_the_limits_of_a_study_change_the_preset_and_nothing_else() -> None:
     assert request.preset.settings["model"] == "tiny"
     assert request.preset.max_seconds == 10  # of tiny: a study never takes longer than its preset
     assert limited(request, "codegen") == request
+    assert limited(request, "decode") == request  # its longer limits are of the preset cpu
+    of_cpu = settle("float8_weight_only", "cpu", device="cpu")
+    longer = limited(of_cpu, "decode").preset
+    assert (longer.max_rounds, longer.max_seconds) == (200, 200)
+    assert longer.settings == of_cpu.preset.settings and of_cpu.preset.max_seconds == 95
 
 
 @pytest.mark.parametrize(
@@ -238,6 +263,8 @@ def test_the_limits_of_a_study_change_the_preset_and_nothing_else() -> None:
     [
         ("[studies.ablation]", "[studies.ablatoin]", "ablatoin] names no study; use one of"),
         ("max_rounds = 10\n", "rounds = 10\n", "ablation] sets 'rounds'; use one of"),
+        ("decode.presets.cpu]", "decode.presets.gpu]", "presets.gpu] names no preset; use one of"),
+        ("max_rounds = 200", "rounds = 200", "presets.cpu] sets 'rounds'; use one of"),
     ],
 )
 def test_limits_of_no_study_or_of_something_else_are_refused(
@@ -287,9 +314,19 @@ def test_the_kernels_and_the_passes_are_measured(tmp_path: Path) -> None:
     assert all(f["interval"] for f in document["figures"].values())
     samples = open_run(folder).samples()
     assert {s["variant"] for s in samples} >= {"fused float8", "own bf16 GEMV", "read float8"}
+    assert document["facts"]["weights_on_huge_pages"].endswith("%")
     document, _ = quick("conversion", tmp_path / "conversion")
     assert document["figures"]["cast_ns_float8"]["value"] > 0
     assert len(document["checks"]) == 6 and len(document["rows"]) == 17
+
+
+def test_the_faster_of_the_two_reads_is_the_bandwidth() -> None:
+    study = module("study_kernels")
+    taken = {name: [100 + n] * 5 for n, name in enumerate(study.ALL_READS)}
+    taken["read float8, no prefetch"] = [90] * 5
+    taken["read bf16"] = [80, 80, 900, 900, 900]  # by its median, not by its best
+    found = study.bandwidths(taken)
+    assert found == {1: [90] * 5, 2: taken["read bf16, no prefetch"]}
 
 
 def test_the_gpu_checks_want_the_bandwidth_and_every_library_behind() -> None:
@@ -336,24 +373,44 @@ def test_the_numeric_answers_of_the_exercises_are_computed() -> None:
     assert f"5.5 ÷ 3.65 = {5.5 / 3.65:.1f}, and 1.8 ÷ 0.45 = {1.8 / 0.45:.1f}" in page
 
 
+COMPUTES = (
+    r"\tv(?:p(?:and|or|xor|sll|srl|sra|madd|mul|add|sub|shuf|unpck)\w*|f\w+ps|mulps|addps|cvt\w+)"
+)
+
+
+@pytest.mark.slow
 def test_the_kernel_takes_the_instructions_that_the_page_counts() -> None:
-    """Counted in the source: each helper of a vector type is one intrinsic (constants aside)."""
-    sources = PROBLEM.folder / "fused_float8"
-    body, vectors = ((sources / f"cpu_{n}").read_text() for n in ("body.h", "vectors.h"))
-    avx2 = vectors.split("struct Avx2 {")[1].split("struct Avx512 {")[0]
-    for name in ("sra16", "sll16", "both", "low_halves", "high_halves", "fma"):
-        helper = avx2.split(f" {name}(")[1].split("INLINE")[0]
-        assert len(re.findall(r"_mm256_(?:srai|slli|and|fmadd)_", helper)) == 1, name
-    decode = body.split("decode(")[1].split("\n}\n")[0]
-    to_bf16 = len(re.findall(r"V::(?:template )?(?:sra16|sll16|both)\b", decode))
-    widen = len(re.findall(r"V::(?:low|high)_halves\b", decode))
-    dots = body.split("static void dots(")[1].split("\n}\n")[0]
-    assert dots.count("V::fma(") == 1 and "quarter < 4;" in dots
-    per_vector_of_float32 = 1  # each multiplies one of the four vectors that decode gives
-    today = to_bf16 + widen + 4 * per_vector_of_float32
+    """Counted in the compiled kernel: its longest loop over one row of activations."""
+    objdump = shutil.which("objdump")
+    assert objdump is not None  # comes with the linker that the kernels are built with
+    from fused_float8 import build
+
+    assert build.unavailable() is None
+    listing = subprocess.run(
+        [objdump, "-d", "--no-show-raw-insn", "-C", str(build.library_path())],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    (dots,) = re.findall(r"^\w+ <.*avx2::dots<4, 4, 1>.*>:\n((?:.+\n)+)", listing, re.M)
+    computing, products = innermost_loop(dots.splitlines())
+    assert products == 32  # of eight lanes: a line of 64 codes in each of four rows
+    today = computing / 8
     page = (PROBLEM.folder / "WORKLOG.md").read_text()
-    assert f"{to_bf16 + widen // 2} instead of {today}" in page
-    assert f"{today} vector instructions for 32 weights" in page
+    assert f"{today:g} vector instructions for 32 weights" in page
+    assert f"{today - 6:g} instead of {today:g}" in page  # without widening, half the products
+
+
+def innermost_loop(lines: list[str]) -> tuple[int, int]:
+    """Vector instructions that compute, and the products among them, of the loop with most."""
+    places = {line.split(":")[0].strip(): number for number, line in enumerate(lines)}
+    found = (0, 0)
+    for number, line in enumerate(lines):
+        jump = re.search(r"\tj\w+\s+(\w+)\b", line)
+        start = places.get(jump[1], number) if jump else number
+        body = "\n".join(lines[start:number])
+        found = max(found, (len(re.findall(COMPUTES, body)), body.count("fmadd")))
+    return found
 
 
 @pytest.mark.parametrize(("found", "judged"), [("AVX512", True), ("AVX2", None), (None, True)])

@@ -4,23 +4,28 @@
 // Decoding. A 16-bit word holds two codes; the high one is s eeee mmm 0000 0000 (e4m3). Shifted
 // right by 4 arithmetically and masked, it is a bfloat16 of the same value times 2^-120: the
 // exponent biases are 7 and 127, and subnormal codes become subnormal bfloat16, so no code but the
-// two NaNs (whose rows the caller overwrites) needs care. e5m2 is the same with a shift by 3 and
-// 2^-112. A bfloat16 is the upper half of a float32: no conversion instruction is needed. The
-// activations carry the missing power of two (Activations in cpu_kernels.cpp), and come in the
-// order in which the lanes meet them, so that nothing is ever shuffled. Per 32 codes of 256-bit
-// vectors: 1 load, 5 shifts, 4 ands, 4 fused multiply-adds.
+// two NaNs (whose rows the caller overwrites) needs care. The low code gets there by one signed
+// multiplication of bytes by 2^4. e5m2 is the same with a shift by 3 and 2^-112. A bfloat16 is the
+// upper half of a float32: no conversion instruction is needed. The activations carry the missing
+// power of two (Activations in cpu_kernels.cpp), and come in the order in which the lanes meet
+// them, so that nothing is ever shuffled. Per 32 codes of 256-bit vectors: 1 multiplication, 3
+// shifts, 4 ands and 4 fused multiply-adds, 12 operations or 3 cycles of four vector units.
+//
+// Reading. Lines are asked for in the order in which they lie, AHEAD_BYTES or one group of rows
+// before they are needed, into the second cache: into the first they would drive out the
+// activations. Of these, one load serves all rows of a group.
 
 template <int SHIFT>  // 4: e4m3fn, 3: e5m2
 struct Codes {
   static constexpr int16_t MASK = SHIFT == 4 ? int16_t(0x87F0) : int16_t(0x8FE0);
 };
 
-// Four vectors of float32 from V::BYTES codes, in the order of Order::FLOAT8.
+// Four vectors of float32 from V::BYTES codes, in the order of float8_order.
 template <int SHIFT>
 TARGET static inline __attribute__((always_inline)) void decode(
     const uint8_t* codes, typename V::F (&out)[4]) {
   const typename V::I raw = V::load(codes), mask = V::set16(Codes<SHIFT>::MASK);
-  const typename V::I even = V::both(V::template sra16<SHIFT>(V::template sll16<8>(raw)), mask);
+  const typename V::I even = V::both(V::template low_byte_times<8 - SHIFT>(raw), mask);
   const typename V::I odd = V::both(V::template sra16<SHIFT>(raw), mask);
   out[0] = V::low_halves(even);
   out[1] = V::high_halves(even);
@@ -40,11 +45,10 @@ TARGET static void dots(
   for (auto& row : acc)
     for (auto& one : row)
       for (auto& chain : one) chain = V::zero();
+  const uint8_t* ahead = codes + std::max<int64_t>(ROWS * stride, AHEAD_BYTES);
   for (int64_t k = 0; k < columns; k += 64) {
-    // The rows after these, in the order in which they lie: one stream, into the second cache.
 #pragma GCC unroll 4
-    for (int r = 0; r < ROWS; r++)
-      __builtin_prefetch(codes + ROWS * (stride + k) + 64 * r + PREFETCH_BYTES, 0, 2);
+    for (int r = 0; r < ROWS; r++) __builtin_prefetch(ahead + ROWS * k + 64 * r, 0, 2);
 #pragma GCC unroll 2
     for (int part = 0; part < 64; part += V::BYTES) {
 #pragma GCC unroll 4
@@ -90,7 +94,7 @@ TARGET static void float8_rows(const Float8Job& job, const uint8_t* codes, const
 
 template <int M>
 TARGET static void float8_block(const Float8Job& job, int64_t from, int64_t to, int64_t m0) {
-  constexpr int ROWS = 2;
+  constexpr int ROWS = M == 1 ? 4 : 2;
   const float* x = job.x + m0 * job.padded;
   int64_t n = from;
   for (; n + ROWS <= to; n += ROWS) {
@@ -125,29 +129,29 @@ template <int ROWS>
 TARGET static void bf16_rows(
     const uint16_t* w, int64_t stride, const float* x, int64_t columns, float* sums) {
   constexpr int STEP = V::BYTES / 2;
-  constexpr int PARTS = 64 / V::BYTES;  // each has sums of its own: independent chains
-  typename V::F acc[ROWS][2 * PARTS];
+  constexpr int CHAINS = ROWS > 1 ? 1 : 4;  // eight independent sums, or four of a single row
+  typename V::F acc[ROWS][CHAINS];
   for (auto& row : acc)
     for (auto& chain : row) chain = V::zero();
+  const uint16_t* ahead = w + std::max<int64_t>(ROWS * stride, AHEAD_BYTES / 2);
   for (int64_t k = 0; k < columns; k += 32) {  // one cache line
-#pragma GCC unroll 4
-    for (int r = 0; r < ROWS; r++)
-      __builtin_prefetch(w + ROWS * (stride + k) + 32 * r + PREFETCH_BYTES / 2, 0, 2);
+#pragma GCC unroll 8
+    for (int r = 0; r < ROWS; r++) __builtin_prefetch(ahead + ROWS * k + 32 * r, 0, 2);
 #pragma GCC unroll 2
     for (int part = 0; part < 32; part += STEP)
-#pragma GCC unroll 4
+#pragma GCC unroll 8
       for (int r = 0; r < ROWS; r++) {
         const typename V::I raw = V::load(w + r * stride + k + part);
         const float* here = x + k + part;
-        auto& low = acc[r][2 * (part / STEP)];
-        auto& high = acc[r][2 * (part / STEP) + 1];
+        auto& low = acc[r][2 * (part / STEP) % CHAINS];
         low = V::fma(V::low_halves(raw), V::loadf(here), low);
+        auto& high = acc[r][(2 * (part / STEP) + 1) % CHAINS];
         high = V::fma(V::high_halves(raw), V::loadf(here + STEP / 2), high);
       }
   }
   for (int r = 0; r < ROWS; r++) {
     typename V::F sum = acc[r][0];
-    for (int chain = 1; chain < 2 * PARTS; chain++) sum = V::add(sum, acc[r][chain]);
+    for (int chain = 1; chain < CHAINS; chain++) sum = V::add(sum, acc[r][chain]);
     sums[r] += V::reduce(sum);
   }
 }
@@ -167,24 +171,35 @@ TARGET static void bf16_group(
   for (int r = 0; r < ROWS; r++) y[n + r] = to_bf16(sums[r]);
 }
 
+// Row by row, one stream, while the activations stay in the first cache; else eight rows share
+// each load of them.
 TARGET static void bf16_gemv(
     const uint16_t* w, int64_t columns, const float* x, uint16_t* y, int64_t from, int64_t to) {
+  constexpr int64_t IN_FIRST_CACHE = 16 << 10;
   int64_t n = from;
-  for (; n + 2 <= to; n += 2) bf16_group<2>(w, columns, x, y, n);
+  if (4 * columns > IN_FIRST_CACHE)
+    for (; n + 8 <= to; n += 8) bf16_group<8>(w, columns, x, y, n);
   for (; n < to; n++) bf16_group<1>(w, columns, x, y, n);
 }
 
-// Reads `bytes` (a multiple of 512) and does next to nothing with them: what the bus gives.
-TARGET static int64_t read_only(const uint8_t* from, int64_t bytes) {
+// Reads `bytes` (a multiple of 512) and does next to nothing with them: what the bus gives. With
+// PREFETCH lines are asked for some before they are needed; without, the CPU's own are.
+template <bool PREFETCH>
+TARGET static int64_t read_stream(const uint8_t* from, int64_t bytes) {
   typename V::I acc[8];
   for (auto& one : acc) one = V::set16(0);
   for (int64_t k = 0; k < bytes; k += 8 * V::BYTES) {
+    if (PREFETCH) {
 #pragma GCC unroll 8
-    for (int line = 0; line < 8 * V::BYTES; line += 64)
-      __builtin_prefetch(from + k + line + PREFETCH_BYTES, 0, 3);
+      for (int line = 0; line < 8 * V::BYTES; line += 64)
+        __builtin_prefetch(from + k + line + READ_AHEAD_BYTES, 0, 3);
+    }
 #pragma GCC unroll 8
     for (int i = 0; i < 8; i++) acc[i] = V::exclusive(acc[i], V::load(from + k + i * V::BYTES));
   }
   for (int i = 1; i < 8; i++) acc[0] = V::exclusive(acc[0], acc[i]);
   return V::fold(acc[0]);
+}
+TARGET static int64_t read_only(const uint8_t* from, int64_t bytes, bool prefetch) {
+  return prefetch ? read_stream<true>(from, bytes) : read_stream<false>(from, bytes);
 }

@@ -24,7 +24,8 @@
 
 namespace {
 
-constexpr int PREFETCH_BYTES = 4096;
+constexpr int64_t AHEAD_BYTES = 16 << 10;  // at least, of weights that are computed with
+constexpr int READ_AHEAD_BYTES = 4096;      // of those that are only read
 constexpr int64_t BYTES_PER_TASK = 64 << 10;
 
 struct Float8Job {
@@ -140,7 +141,7 @@ void bf16_gemv(
   }
 }
 
-int64_t read_only(const uint8_t* from, int64_t bytes) {
+int64_t read_only(const uint8_t* from, int64_t bytes, bool) {
   int64_t all = 0, one;
   for (int64_t k = 0; k < bytes; k += 8) {
     std::memcpy(&one, from + k, 8);
@@ -156,7 +157,7 @@ struct Kernels {
   int vector_bytes;  // 0: activations in their natural order, no power of two
   void (*float8_linear)(const Float8Job&, int64_t, int64_t);
   void (*bf16_gemv)(const uint16_t*, int64_t, const float*, uint16_t*, int64_t, int64_t);
-  int64_t (*read_only)(const uint8_t*, int64_t);
+  int64_t (*read_only)(const uint8_t*, int64_t, bool);
 };
 
 const Kernels PORTABLE = {"portable", 0, portable::float8_linear, portable::bf16_gemv, portable::read_only};
@@ -314,39 +315,43 @@ at::Tensor bf16_gemv(const at::Tensor& x, const at::Tensor& weight) {
   else ordered = values;
   const auto* w = static_cast<const uint16_t*>(weight.const_data_ptr());
   auto* out = static_cast<uint16_t*>(y.data_ptr());
-  const int64_t quads = (rows + 3) / 4, bytes = std::max<int64_t>(8 * columns, 1);
-  at::parallel_for(0, quads, std::max<int64_t>(1, BYTES_PER_TASK / bytes), [&](int64_t a, int64_t b) {
-    use.bf16_gemv(w, columns, ordered.data(), out, 4 * a, std::min(4 * b, rows));
+  const int64_t octets = (rows + 7) / 8, bytes = std::max<int64_t>(16 * columns, 1);
+  at::parallel_for(0, octets, std::max<int64_t>(1, BYTES_PER_TASK / bytes), [&](int64_t a, int64_t b) {
+    use.bf16_gemv(w, columns, ordered.data(), out, 8 * a, std::min(8 * b, rows));
   });
   return y;
 }
 
 // Reads all bytes of a tensor (but the last incomplete 512) and returns a number made of them.
-int64_t read_only(const at::Tensor& tensor) {
+int64_t read_only(const at::Tensor& tensor, bool prefetch) {
   TORCH_CHECK_VALUE(tensor.is_contiguous(), "the tensor to read must be contiguous; copy it");
   const auto* data = static_cast<const uint8_t*>(tensor.const_data_ptr());
   const Kernels& use = kernels();
   std::atomic<int64_t> all{0};
   const int64_t parts = int64_t(tensor.nbytes()) / 512;
   at::parallel_for(0, parts, BYTES_PER_TASK / 512, [&](int64_t a, int64_t b) {
-    all ^= use.read_only(data + 512 * a, 512 * (b - a));
+    all ^= use.read_only(data + 512 * a, 512 * (b - a), prefetch);
   });
   return all;
 }
 
 // A contiguous copy in memory that the kernel may back with pages of 2 MiB: a stream through 4 KiB
 // pages stops at each of them for a translation. Small tensors, and other systems, get a plain copy.
+// Mapped anew each time: what malloc gives has been used before, in small pages that stay small.
 at::Tensor on_huge_pages(const at::Tensor& tensor) {
   const at::Tensor plain = tensor.contiguous();
 #if defined(__linux__)
   constexpr size_t PAGE = 2 << 20;
   const size_t bytes = plain.nbytes();
   if (bytes >= PAGE) {
-    const size_t whole = (bytes + PAGE - 1) / PAGE * PAGE;
-    if (void* memory = std::aligned_alloc(PAGE, whole)) {
-      madvise(memory, whole, MADV_HUGEPAGE);  // before the first touch; a refusal costs only speed
+    const size_t mapped = (bytes + PAGE - 1) / PAGE * PAGE + PAGE;
+    void* whole = mmap(nullptr, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (whole != MAP_FAILED) {
+      madvise(whole, mapped, MADV_HUGEPAGE);  // before the first touch; a refusal costs only speed
+      void* memory = reinterpret_cast<void*>((reinterpret_cast<uintptr_t>(whole) + PAGE - 1) / PAGE * PAGE);
       std::memcpy(memory, plain.const_data_ptr(), bytes);
-      return at::from_blob(memory, plain.sizes(), [](void* p) { std::free(p); }, plain.options());
+      const auto unmap = [whole, mapped](void*) { munmap(whole, mapped); };
+      return at::from_blob(memory, plain.sizes(), unmap, plain.options());
     }
   }
 #endif

@@ -18,7 +18,10 @@ struct Avx2 {
   INLINE(AVX2_TARGET) I set16(int16_t v) { return _mm256_set1_epi16(v); }
   INLINE(AVX2_TARGET) F zero() { return _mm256_setzero_ps(); }
   template <int N> INLINE(AVX2_TARGET) I sra16(I v) { return _mm256_srai_epi16(v, N); }
-  template <int N> INLINE(AVX2_TARGET) I sll16(I v) { return _mm256_slli_epi16(v, N); }
+  // The low byte of each 16-bit lane, as a signed number, times 2^N.
+  template <int N> INLINE(AVX2_TARGET) I low_byte_times(I v) {
+    return _mm256_maddubs_epi16(_mm256_set1_epi16(1 << N), v);
+  }
   INLINE(AVX2_TARGET) I both(I a, I b) { return _mm256_and_si256(a, b); }
   INLINE(AVX2_TARGET) I exclusive(I a, I b) { return _mm256_xor_si256(a, b); }
   INLINE(AVX2_TARGET) F low_halves(I v) { return _mm256_castsi256_ps(_mm256_slli_epi32(v, 16)); }
@@ -47,7 +50,9 @@ struct Avx512 {
   INLINE(AVX512_TARGET) I set16(int16_t v) { return _mm512_set1_epi16(v); }
   INLINE(AVX512_TARGET) F zero() { return _mm512_setzero_ps(); }
   template <int N> INLINE(AVX512_TARGET) I sra16(I v) { return _mm512_srai_epi16(v, N); }
-  template <int N> INLINE(AVX512_TARGET) I sll16(I v) { return _mm512_slli_epi16(v, N); }
+  template <int N> INLINE(AVX512_TARGET) I low_byte_times(I v) {
+    return _mm512_maddubs_epi16(_mm512_set1_epi16(1 << N), v);
+  }
   INLINE(AVX512_TARGET) I both(I a, I b) { return _mm512_and_si512(a, b); }
   INLINE(AVX512_TARGET) I exclusive(I a, I b) { return _mm512_xor_si512(a, b); }
   INLINE(AVX512_TARGET) F low_halves(I v) { return _mm512_castsi512_ps(_mm512_slli_epi32(v, 16)); }
@@ -73,7 +78,9 @@ struct Twice {
   INLINE(AVX2_TARGET) I set16(int16_t v) { return {Avx2::set16(v), Avx2::set16(v)}; }
   INLINE(AVX2_TARGET) F zero() { return {Avx2::zero(), Avx2::zero()}; }
   template <int N> INLINE(AVX2_TARGET) I sra16(I v) { return {Avx2::sra16<N>(v.a), Avx2::sra16<N>(v.b)}; }
-  template <int N> INLINE(AVX2_TARGET) I sll16(I v) { return {Avx2::sll16<N>(v.a), Avx2::sll16<N>(v.b)}; }
+  template <int N> INLINE(AVX2_TARGET) I low_byte_times(I v) {
+    return {Avx2::low_byte_times<N>(v.a), Avx2::low_byte_times<N>(v.b)};
+  }
   INLINE(AVX2_TARGET) I both(I x, I y) { return {Avx2::both(x.a, y.a), Avx2::both(x.b, y.b)}; }
   INLINE(AVX2_TARGET) I exclusive(I x, I y) {
     return {Avx2::exclusive(x.a, y.a), Avx2::exclusive(x.b, y.b)};

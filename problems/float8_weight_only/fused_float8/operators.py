@@ -2,7 +2,7 @@
 
     linear(x (M, K) bfloat16, weight (N, K) float8, scale (N,) or (1,) float32, nan_rows) -> (M, N)
     bf16_gemv(x (1, K) bfloat16, weight (N, K) bfloat16) -> (1, N)
-    read_only(tensor) -> int        reads all of it, to measure what the bus gives
+    read_only(tensor, prefetch=True) -> int     reads all of it, to measure what the bus gives
     on_huge_pages(tensor) -> Tensor a copy in memory of 2 MiB pages, where the system has them
     instruction_set(name) -> str    chooses the CPU kernels by name ("" changes nothing)
 
@@ -27,7 +27,7 @@ _library: Any = torch.library.Library  # untyped
 LIBRARY = _library("float8_weight_only", "DEF")
 LIBRARY.define("linear(Tensor x, Tensor weight, Tensor scale, Tensor nan_rows) -> Tensor")
 LIBRARY.define("bf16_gemv(Tensor x, Tensor weight) -> Tensor")
-LIBRARY.define("read_only(Tensor tensor) -> int")
+LIBRARY.define("read_only(Tensor tensor, bool prefetch=True) -> int")
 LIBRARY.define("on_huge_pages(Tensor tensor) -> Tensor")
 LIBRARY.define("instruction_set(str wanted) -> str")
 
@@ -74,7 +74,7 @@ def bf16_gemv_by_torch(x: Tensor, weight: Tensor) -> Tensor:
     return torch.nn.functional.linear(x, weight)
 
 
-def read_only_by_torch(tensor: Tensor) -> int:
+def read_only_by_torch(tensor: Tensor, prefetch: bool = True) -> int:
     return int(tensor.view(torch.uint8).sum())
 
 
