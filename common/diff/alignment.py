@@ -242,22 +242,21 @@ def _bit_parallel(a: Int64, b: Int64) -> tuple[Int64, Int64]:
         bits[own] = 1
         masks[kind] = int.from_bytes(np.packbits(bits, bitorder="little").tobytes(), "little")
     full = (1 << len(a)) - 1
-    state, size = full, (len(a) + 7) // 8
-    kept: list[bytes] = []
+    state = full
+    kept: list[int] = []
     for kind in b.tolist():
         met = state & masks.get(kind, 0)
         state = ((state + met) | (state - met)) & full
-        kept.append(state.to_bytes(size, "little"))
+        kept.append(state)
     left: list[int] = []
     right: list[int] = []
     row, column = len(b), len(a)
     while row and column:
-        at, bit = (column - 1) >> 3, (column - 1) & 7
-        if kept[row - 1][at] >> bit & 1:
+        if kept[row - 1] >> (column - 1) & 1:
             column -= 1
             continue
         row -= 1
-        if row == 0 or kept[row - 1][at] >> bit & 1:
+        if row == 0 or kept[row - 1] >> (column - 1) & 1:
             column -= 1
             left.append(column)
             right.append(row)
