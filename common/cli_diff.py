@@ -9,7 +9,6 @@ import json
 import math
 import os
 import re
-import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -121,6 +120,8 @@ def _print(difference: Difference, arguments: argparse.Namespace) -> None:
         print(json_text(document(difference)))
         sys.stdout.flush()
         return
+    import shutil  # loads every way to pack files
+
     from common.report.diff_sides import warnings_of
     from common.report.diff_text import SCREEN, difference_text
 
@@ -149,6 +150,8 @@ def _colour() -> bool:
 
 
 def _say(kind: str, sentences: tuple[str, ...], most: int = 20) -> None:
+    if not sentences:
+        return
     from common.report.diff_view import sentence
 
     for says in sentences[:most]:

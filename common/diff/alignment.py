@@ -41,10 +41,13 @@ def align(a: Int64, b: Int64) -> tuple[Int64, Int64]:
     middle_a, middle_b = a[head : size_a - tail], b[head : size_b - tail]
     if len(middle_a) and len(middle_b):
         # An element that the other side does not have cannot be paired: it only costs rounds.
-        here_a = np.flatnonzero(np.isin(middle_a, middle_b))
-        here_b = np.flatnonzero(np.isin(middle_b, middle_a))
+        kinds, inverse = np.unique(np.concatenate((middle_a, middle_b)), return_inverse=True)
+        ids_a, ids_b = np.split(inverse.reshape(-1).astype(np.int64), [len(middle_a)])
+        in_a, in_b = np.zeros((2, len(kinds)), dtype=np.bool_)
+        in_a[ids_a] = in_b[ids_b] = True
+        here_a, here_b = np.flatnonzero(in_b[ids_a]), np.flatnonzero(in_a[ids_b])
         if len(here_a) and len(here_b):
-            first, second = _myers(middle_a[here_a], middle_b[here_b])
+            first, second = _myers(ids_a[here_a], ids_b[here_b], len(kinds))
             left.append(here_a[first] + head)
             right.append(here_b[second] + head)
     left.append(np.arange(size_a - tail, size_a))
@@ -61,11 +64,9 @@ def _common_head(a: Int64, b: Int64) -> int:
     return int(differs[0]) if len(differs) else size
 
 
-def _myers(a: Int64, b: Int64) -> tuple[Int64, Int64]:
-    tokens, inverse = np.unique(np.concatenate((a, b)), return_inverse=True)
-    ids = inverse.reshape(-1).astype(np.int64)
-    a, b = ids[: len(a)], ids[len(a) :]
-    runs = _Runs(a, b, len(tokens))
+def _myers(a: Int64, b: Int64, kinds: int) -> tuple[Int64, Int64]:
+    """As `align`, of elements from 0 to kinds - 1."""
+    runs = _Runs(a, b, kinds)
     lefts: list[Int64] = []
     rights: list[Int64] = []
     x = y = rounds = 0
@@ -242,22 +243,21 @@ def _bit_parallel(a: Int64, b: Int64) -> tuple[Int64, Int64]:
         bits[own] = 1
         masks[kind] = int.from_bytes(np.packbits(bits, bitorder="little").tobytes(), "little")
     full = (1 << len(a)) - 1
-    state, size = full, (len(a) + 7) // 8
-    kept: list[bytes] = []
+    state = full
+    kept: list[int] = []
     for kind in b.tolist():
         met = state & masks.get(kind, 0)
         state = ((state + met) | (state - met)) & full
-        kept.append(state.to_bytes(size, "little"))
+        kept.append(state)
     left: list[int] = []
     right: list[int] = []
     row, column = len(b), len(a)
     while row and column:
-        at, bit = (column - 1) >> 3, (column - 1) & 7
-        if kept[row - 1][at] >> bit & 1:
+        if kept[row - 1] >> (column - 1) & 1:
             column -= 1
             continue
         row -= 1
-        if row == 0 or kept[row - 1][at] >> bit & 1:
+        if row == 0 or kept[row - 1] >> (column - 1) & 1:
             column -= 1
             left.append(column)
             right.append(row)

@@ -45,7 +45,7 @@ def _sum(groups: Sequence[Row], kept: int) -> Row:
         count_a=sum(group.count_a for group in groups),
         count_b=sum(group.count_b for group in groups),
         path=paths.pop() if len(paths) == 1 else None,
-        children=tuple(sorted(groups, key=by_size)[:kept]),
+        children=tuple(sorted(groups, key=by_size)[:kept]) if kept else (),
     )
 
 

@@ -84,6 +84,7 @@ class Row:
         return self.delta - self.count_effect
 
     def to_json(self) -> dict[str, Any]:
+        effect = self.count_effect
         kept: dict[str, Any] = {"name": self.name}
         if self.name_b is not None:
             kept["name_b"] = self.name_b
@@ -95,8 +96,8 @@ class Row:
             "delta": self.delta,
             "count_a": self.count_a,
             "count_b": self.count_b,
-            "count_effect": self.count_effect,
-            "duration_effect": self.duration_effect,
+            "count_effect": effect,
+            "duration_effect": self.delta - effect,
         }
         if self.path is not None:
             kept["path"] = self.path

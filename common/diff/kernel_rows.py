@@ -130,29 +130,34 @@ def _rows(matched: Matched, group_a: Int64, group_b: Int64, count: int) -> tuple
     a, b = matched.a, matched.b
     time_a, counts_a, first_a = _totals(a, group_a, count)
     time_b, counts_b, first_b = _totals(b, group_b, count)
-    path_a, path_b = _Paths(a), _Paths(b)
     place = (first_b, np.where(first_a < 0, len(a), first_a))  # equal ones in order of launch
     order = np.lexsort((*place, -(time_a + time_b), -np.abs(time_b - time_a)))
+    first_a, first_b = first_a[order], first_b[order]
+    names_a, names_b = _names(a, first_a), _names(b, first_b)
+    paths_a, paths_b = _paths(a, first_a), _paths(b, np.where(first_a < 0, first_b, UNKNOWN))
     rows: list[Row] = []
-    for group in order.tolist():
-        at_a, at_b = int(first_a[group]), int(first_b[group])
-        name = path_a.name(at_a) if at_a >= 0 else path_b.name(at_b)
-        name_b = path_b.name(at_b) if at_a >= 0 and at_b >= 0 else name
+    for group, one, other, tier, path_a, path_b, ns_a, ns_b, count_a, count_b in zip(
+        order.tolist(), names_a, names_b, _tiers(a, b, first_a, first_b), paths_a, paths_b,
+        *(column[order].tolist() for column in (time_a, time_b, counts_a, counts_b)),
+        strict=True,
+    ):  # fmt: skip
+        interval = None
+        if len(rows) < INTERVALS and one is not None and other is not None:
+            interval = _per_step(matched, group_a == group, group_b == group)
+        name = other if one is None else one
+        assert name is not None  # every group has a piece
+        renamed = one is not None and other is not None and one != other
         rows.append(
             Row(
                 name=name,
-                name_b=None if name_b == name else name_b,
-                tier=_tier(a, b, at_a, at_b),
-                a=int(time_a[group]),
-                b=int(time_b[group]),
-                count_a=int(counts_a[group]),
-                count_b=int(counts_b[group]),
-                path=path_a.path(at_a) if at_a >= 0 else path_b.path(at_b),
-                interval=(
-                    _per_step(matched, group_a == group, group_b == group)
-                    if len(rows) < INTERVALS and at_a >= 0 and at_b >= 0
-                    else None
-                ),
+                name_b=other if renamed else None,
+                tier=tier,
+                a=ns_a,
+                b=ns_b,
+                count_a=count_a,
+                count_b=count_b,
+                path=path_b if one is None else path_a,
+                interval=interval,
             )
         )
     return tuple(rows)
@@ -186,40 +191,53 @@ def _totals(side: Launched, group: Int64, count: int) -> tuple[Int64, Int64, Int
     return total, np.bincount(group, minlength=count).astype(np.int64), first
 
 
-def _tier(a: Launched, b: Launched, at_a: int, at_b: int) -> Tier:
-    if at_a < 0 or at_b < 0:
-        return Tier.UNMATCHED
-    if a.name[at_a] == b.name[at_b]:
-        return Tier.EXACT
-    if a.normalised[at_a] == b.normalised[at_b]:
-        return Tier.NORMALISED
-    return Tier.GRAPH_NODE if a.by_graph[at_a] and b.by_graph[at_b] else Tier.POSITION
+def _tiers(a: Launched, b: Launched, first_a: Int64, first_b: Int64) -> list[Tier]:
+    """The evidence for each group, by its first piece on each side (UNKNOWN: none)."""
+    found = np.full(len(first_a), Tier.UNMATCHED, dtype=object)
+    both = np.flatnonzero((first_a != UNKNOWN) & (first_b != UNKNOWN))
+    of_a, of_b = first_a[both], first_b[both]
+    found[both] = Tier.POSITION
+    found[both[a.by_graph[of_a] & b.by_graph[of_b]]] = Tier.GRAPH_NODE
+    found[both[a.normalised[of_a] == b.normalised[of_b]]] = Tier.NORMALISED
+    found[both[a.name[of_a] == b.name[of_b]]] = Tier.EXACT
+    tiers: list[Tier] = found.tolist()
+    return tiers
 
 
-class _Paths:
-    """Names and paths of the pieces of one side; each path is spelt once."""
+def _names(side: Launched, places: Int64) -> list[str | None]:
+    """The name of the piece at each place; None for UNKNOWN."""
+    names: list[str | None] = [None] * len(places)
+    known = np.flatnonzero(places != UNKNOWN)
+    numbers = side.trace.gpu.name[side.event[places[known]]]
+    for row, number in zip(known.tolist(), numbers.tolist(), strict=True):
+        names[row] = side.trace.names[number]
+    return names
 
-    def __init__(self, side: Launched) -> None:
-        self.side = side
-        self.known: dict[tuple[int, int], str] = {}
 
-    def name(self, at: int) -> str:
-        trace = self.side.trace
-        return trace.names[int(trace.gpu.name[self.side.event[at]])]
-
-    def path(self, at: int) -> str | None:
-        side = self.side
-        launch = int(side.trace.gpu.launch[side.event[at]])
-        if launch == UNKNOWN:
-            return None
-        token = int(side.path[at]), int(side.tree.module_path[launch])
-        if token not in self.known:
-            self.known[token] = side.tree.path_of(side.trace, launch)
-        if not side.by_graph[at]:
-            return self.known[token] or None
-        call = side.trace.names[int(side.trace.host.name[launch])]
-        node = at - int(side.unit_first[side.unit[at]])
-        return SEPARATOR.join(filter(None, (self.known[token], call, f"node {node}")))
+def _paths(side: Launched, places: Int64) -> list[str | None]:
+    """The path of the piece at each place, None without one; each is spelt once."""
+    trace, tree = side.trace, side.tree
+    paths: list[str | None] = [None] * len(places)
+    known = np.flatnonzero(places != UNKNOWN)
+    launches = trace.gpu.launch[side.event[places[known]]]
+    known, launches = known[launches != UNKNOWN], launches[launches != UNKNOWN]
+    at = places[known]
+    spelt: dict[tuple[int, int], str] = {}
+    for row, launch, by_graph, node, *token in zip(
+        known.tolist(), launches.tolist(), side.by_graph[at].tolist(),
+        (at - side.unit_first[side.unit[at]]).tolist(),
+        side.path[at].tolist(), tree.module_path[launches].tolist(),
+        strict=True,
+    ):  # fmt: skip
+        key = token[0], token[1]
+        if key not in spelt:
+            spelt[key] = tree.path_of(trace, launch)
+        path = spelt[key]
+        if by_graph:
+            call = trace.names[int(trace.host.name[launch])]
+            path = SEPARATOR.join(filter(None, (path, call, f"node {node}")))
+        paths[row] = path or None
+    return paths
 
 
 def matching_quality(matched: Matched, rows: tuple[Row, ...]) -> dict[str, object]:

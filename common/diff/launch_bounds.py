@@ -56,7 +56,9 @@ def _next_in_stream(trace: Trace, rows: Int64) -> Int64:
     gpu, host = trace.gpu, trace.host
     found = np.full(len(rows), LATEST, dtype=np.int64)
     streams = np.stack((gpu.process[rows], gpu.device[rows], gpu.stream[rows]))
-    for process, device, stream in np.unique(streams, axis=1).T.tolist():
+    # With a count it does not load numpy.ma (see `ordering.occurring`).
+    distinct, _ = np.unique(streams, axis=1, return_counts=True)
+    for process, device, stream in distinct.T.tolist():
         own = np.flatnonzero(
             (streams[0] == process) & (streams[1] == device) & (streams[2] == stream)
         )

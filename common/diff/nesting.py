@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from hashlib import blake2b
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-from common.traces.model import MODULE_PREFIX, UNKNOWN, Bool, HostKind, Int64, Trace
+from common.traces.model import MODULE_PREFIX, UNKNOWN, HostKind, Int64, Trace
+from common.traces.ordering import grouped
 from common.traces.wrappers import is_wrapper
 
 UInt64 = NDArray[np.uint64]
@@ -56,9 +58,11 @@ def host_tree(trace: Trace) -> HostTree:
         | (host.kind == HostKind.MODULE)
     )
     rows = np.flatnonzero(nests)
-    parent_, depth = _parents(host.thread[rows], host.start_ns[rows], host.end_ns[rows])
+    depth = _depths(host.thread[rows], host.start_ns[rows], host.end_ns[rows])
+    levels = _levels(depth)
     parent = np.full(size, UNKNOWN, dtype=np.int64)
-    parent[rows] = np.where(parent_ >= 0, rows[parent_], UNKNOWN)
+    for above, level in pairwise(levels):
+        parent[rows[level]] = rows[above[np.searchsorted(above, level) - 1]]
 
     wrapper = np.array([is_wrapper(name) for name in trace.names], dtype=np.bool_)
     real = ~wrapper[host.name] if size else np.empty(0, dtype=np.bool_)
@@ -71,14 +75,12 @@ def host_tree(trace: Trace) -> HostTree:
     path = np.zeros(size, dtype=np.uint64)
     outer_path, range_path, module_path = path.copy(), path.copy(), path.copy()
     columns = (leaf, outer, range_, module_, path, outer_path, range_path, module_path)
-    order = np.argsort(depth, kind="stable")
-    bounds = np.searchsorted(depth[order], np.arange(int(depth.max()) + 2 if len(depth) else 0))
-    for low, high in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
-        level = rows[order[low:high]]
-        above = parent[level]
-        has = above >= 0
-        for column in columns:
-            column[level[has]] = column[above[has]]
+    for number, places in enumerate(levels):
+        level = rows[places]
+        if number:
+            around = parent[level]
+            for column in columns:
+                column[level] = column[around]
         own = level[operator[level]]
         first = own[outer[own] < 0]
         outer[first] = first
@@ -122,12 +124,9 @@ def name_tokens(trace: Trace) -> UInt64:
     return text_tokens(trace.names)
 
 
-def _parents(thread: Int64, start: Int64, end: Int64) -> tuple[Int64, Int64]:
-    """(index of the span around each, depth) for spans ordered by (thread, start, longest first).
-
-    The depth is the number of spans begun before and not yet ended; the parent is the last span
-    before it that is one level higher.
-    """
+def _depths(thread: Int64, start: Int64, end: Int64) -> Int64:
+    """The number of spans of its thread begun before each and not yet ended, for spans ordered by
+    (thread, start, longest first)."""
     size = len(start)
     depth = np.zeros(size, dtype=np.int64)
     firsts = np.flatnonzero(np.append(True, thread[1:] != thread[:-1])) if size else np.empty(0)
@@ -136,14 +135,17 @@ def _parents(thread: Int64, start: Int64, end: Int64) -> tuple[Int64, Int64]:
         stop = stop + (begin == stop)  # what takes no time ends after it began
         ended = np.searchsorted(np.sort(stop), begin, side="right")
         depth[low:high] = np.arange(high - low) - ended
-    parent = np.full(size, UNKNOWN, dtype=np.int64)
-    if not size:
-        return parent, depth
-    # Numbers of (depth, index) in one sorted list: the parent of i precedes (depth - 1, i) there.
-    index = np.arange(size, dtype=np.int64)
-    order = np.lexsort((index, depth))
-    keys = depth[order] * size + order
-    at = np.searchsorted(keys, (depth - 1) * size + index) - 1
-    inner: Bool = depth > 0
-    parent[inner] = order[at[inner]]
-    return parent, depth
+    return depth
+
+
+def _levels(depth: Int64) -> list[Int64]:
+    """The places of each depth in order; what encloses a span is the last before it one level up.
+
+    There always is one: from a span to the next the depth rises by one at most.
+    """
+    if not len(depth):
+        return []
+    deepest, least = int(depth.max()), min(int(depth.min()), 0)  # below 0: ends before it begins
+    order = grouped(depth - least, deepest - least + 1)
+    bounds = np.searchsorted(depth[order], np.arange(deepest + 2)).tolist()
+    return [order[low:high] for low, high in pairwise(bounds)]

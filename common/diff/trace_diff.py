@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from common.diff.difference import Difference, GapCause, Gaps, Judgement, Remainder, Row, Tier
@@ -13,8 +15,10 @@ from common.diff.range_rows import RangeRows, range_rows
 from common.errors import UsageError
 from common.traces.intervals import total_ns
 from common.traces.model import HostKind, Trace
+from common.traces.side_by_side import begun
 
 CHOICES = ("kernel", "operator", "module", "range", "gap")
+WORTH_A_PROCESS = 10_000  # pieces of GPU work: a hundredth of a second of looking for gaps
 
 
 def diff_traces(
@@ -37,24 +41,11 @@ def diff_traces(
         raise UsageError(f"neither trace has GPU work to list by {chosen}; use --by operator")
     if not on_gpu and not operators and chosen == "operator":
         raise UsageError("neither trace has GPU work or operators to list; use --by range")
-    gaps = compare_gaps(a, b) if on_gpu else None
-    extra: dict[str, Any] = {"wall_clock": wall_clock(a, b) if on_gpu else []}
-    remainders: tuple[Remainder, ...] = ()
-    warnings: list[str] = []
-    if chosen == "gap":
-        assert gaps is not None
-        rows = _gap_rows(gaps)
-    elif chosen in ("range", "module"):
-        found = range_rows(a, b, HostKind.MODULE if chosen == "module" else HostKind.ANNOTATION)
-        rows, remainders = found.rows, found.remainders
-        warnings += _about_ranges(chosen, found)
-    elif not on_gpu:
-        rows, remainders = cpu_operator_rows(a, b)
-    else:
-        matched = match(a, b)
-        rows = kernel_rows(matched) if chosen == "kernel" else gpu_operator_rows(matched)
-        by_kernel = rows if chosen == "kernel" else kernel_rows(matched)
-        extra["matching"] = matching_quality(matched, by_kernel)
+    worthwhile = chosen != "gap" and len(a.gpu) + len(b.gpu) > WORTH_A_PROCESS
+    with begun(partial(_idle, a, b), worthwhile) as idle:
+        found = _listed(a, b, chosen, on_gpu)
+        gaps, clock = idle() if on_gpu else (None, [])
+    rows = found.rows if gaps is None or chosen != "gap" else _gap_rows(gaps)
     if chosen == "gap" and gaps is not None:
         quantity, totals = "idle_ns", (gaps.a_ns, gaps.b_ns)
     elif on_gpu:
@@ -75,12 +66,41 @@ def diff_traces(
         total_a=totals[0],
         total_b=totals[1],
         rows=rows,
-        remainders=remainders,
+        remainders=found.remainders,
         gaps=gaps,
         judgement=judgement,
-        warnings=tuple(warnings),
-        extra=extra,
+        warnings=found.warnings,
+        extra={"wall_clock": clock, **found.extra},
     )
+
+
+@dataclass(frozen=True)
+class _Listed:
+    """What was asked for, row by row."""
+
+    rows: tuple[Row, ...] = ()
+    remainders: tuple[Remainder, ...] = ()
+    warnings: tuple[str, ...] = ()
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+def _listed(a: Trace, b: Trace, chosen: str, on_gpu: bool) -> _Listed:
+    """The rows of one of CHOICES; none for gaps, which are counted beside."""
+    if chosen == "gap":
+        return _Listed()
+    if chosen in ("range", "module"):
+        found = range_rows(a, b, HostKind.MODULE if chosen == "module" else HostKind.ANNOTATION)
+        return _Listed(found.rows, found.remainders, tuple(_about_ranges(chosen, found)))
+    if not on_gpu:
+        return _Listed(*cpu_operator_rows(a, b))
+    matched = match(a, b)
+    by_kernel = kernel_rows(matched)
+    rows = by_kernel if chosen == "kernel" else gpu_operator_rows(matched)
+    return _Listed(rows, extra={"matching": matching_quality(matched, by_kernel)})
+
+
+def _idle(a: Trace, b: Trace) -> tuple[Gaps, list[dict[str, Any]]]:
+    return compare_gaps(a, b), wall_clock(a, b)
 
 
 def _about_ranges(chosen: str, found: RangeRows) -> list[str]:

@@ -17,8 +17,6 @@ import errno
 import json
 import os
 import re
-import secrets
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -75,6 +73,8 @@ def ensure_writable(folder: Path) -> None:
         raise UsageError(
             f"cannot write to {folder} ({error.strerror}); choose another folder with --out"
         ) from error
+    import shutil  # slow to load, and who reads a run needs none of it
+
     free = shutil.disk_usage(folder).free
     if free < SMALLEST_FREE_BYTES:
         raise PreconditionError(full_disk_message(folder))
@@ -115,6 +115,9 @@ class RunWriter:
     @staticmethod
     def create(parent: Path, revision: str, preset: str, manifest: dict[str, Any]) -> RunWriter:
         """Make `<UTC>-<revision7>-<preset>.unfinished` under `parent`, a new one in any case."""
+        import secrets  # as above
+        import shutil
+
         ensure_writable(parent)
         now = datetime.now(UTC)
         # A revision that is handed in may be a branch's name with slashes in it.

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import UsageError
-from common.traces.sass import class_of
 
 SCHEMA = "worklog.compiled/1"
 HEAD = re.compile(rb'\s*\{\s*"schema"\s*:\s*"' + re.escape(SCHEMA.encode()) + b'"')
@@ -46,6 +45,8 @@ class CompiledKernel:
 
     def by_class(self) -> dict[str, int]:
         """Instructions by class of opcode, the largest first."""
+        from common.traces.sass import class_of  # slow to load, for every reader of any file
+
         found: dict[str, int] = {}
         for opcode, count in self.instructions.items():
             name = class_of(opcode)

@@ -5,12 +5,20 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import compress
 from typing import Any
 
 import numpy as np
 
-from common.traces.decimal_time import FARTHEST_NS, LONGEST_NS, nanoseconds_of
+from common.traces.decimal_time import (
+    FARTHEST_NS,
+    LONGEST_NS,
+    Times,
+    is_plain,
+    nanoseconds_of,
+    nanoseconds_of_plain,
+)
 from common.traces.json_events import Arguments, Event
 from common.traces.model import MODULE_PREFIX, UNKNOWN, Bool, Caution, GpuKind, HostKind, Int64
 
@@ -51,6 +59,7 @@ CATEGORIES = {
 }
 # On a stream and yet no work: a range's shadow, a wait, the profiler's own time.
 _NO_WORK = frozenset(("gpu_user_annotation", "cuda_sync", "hip_sync", "xpu_sync", "overhead"))
+_TIMES_AT_ONCE = 1 << 15  # of spans whose times are converted together
 LARGEST_BYTES = 1 << 43  # 8 TiB: more than any allocator has
 _TRAILING_NUMBER = re.compile(r"(\d{1,18})\s*$")
 
@@ -72,6 +81,19 @@ class Interned(dict[Any, int]):
 
     def numbers(self, values: Sequence[Any]) -> Int64:
         return np.fromiter(map(self.__getitem__, values), np.int64, len(values))
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """The spans of a piece of the file; their times as text, joined by commas."""
+
+    columns: dict[str, Any]
+    on_gpu: dict[str, Int64]  # more columns, of those on a GPU
+    starts: bytes
+    lengths: bytes
+
+    def __len__(self) -> int:
+        return len(self.columns["code"])
 
 
 def _with_modules(events: Sequence[Event], codes: bytes) -> bytes:
@@ -100,7 +122,9 @@ class Gathered:
             int(_HOST <= code < _ARROW and (frames or code != _FRAME)) for code in range(256)
         )
         self._rest = bytes(int(code in (_OTHER, _MEMORY)) for code in range(256))
-        self._spans: dict[str, list[Int64]] = {}
+        self._spans: dict[str, list[Any]] = {}
+        self._gpu: dict[str, list[Int64]] = {}
+        self._waiting: list[_Piece] = []  # spans whose times are still text
         self._memory: dict[str, list[Int64]] = {}
 
     def add(self, events: Sequence[Event]) -> None:
@@ -123,7 +147,7 @@ class Gathered:
                 spans = list(compress(spans, complete))
                 kept_codes = bytes(compress(kept_codes, complete))
             if spans:
-                self._add_spans(spans, np.frombuffer(kept_codes, dtype=np.uint8))
+                self._add_spans(spans, kept_codes)
         others = codes.translate(self._rest)
         if 1 in others:
             rest = list(compress(events, others))
@@ -137,38 +161,70 @@ class Gathered:
             if memory:
                 self._add_memory(memory)
 
-    def _add_spans(self, spans: list[Event], codes: Any) -> None:
-        starts = nanoseconds_of([event.ts for event in spans])
-        lengths = nanoseconds_of([event.dur for event in spans])
-        self.odd["finer"] += starts.finer + lengths.finer
+    def _add_spans(self, spans: list[Event], kept_codes: bytes) -> None:
+        """The columns of a piece. Plain times wait until there are many of them."""
+        codes = np.frombuffer(kept_codes, dtype=np.uint8)
         on_gpu = np.flatnonzero(codes >= _GPU)
+        args = [event.args for event in spans]
+        columns = {
+            "code": codes,
+            "name": self.names.numbers([event.name for event in spans]),
+            "thread": self._thread(spans),
+            "correlation": whole([a.correlation for a in args]),
+            "external": _external(args),
+        }
+        on_gpu_columns = self._gpu_columns([spans[i] for i in on_gpu.tolist()])
+        starts, lengths = [event.ts for event in spans], [event.dur for event in spans]
+        piece = _Piece(columns, on_gpu_columns, b",".join(starts), b",".join(lengths))
+        if is_plain(piece.starts, len(spans)) and is_plain(piece.lengths, len(spans)):
+            self._waiting.append(piece)
+            if sum(map(len, self._waiting)) >= _TIMES_AT_ONCE:
+                self._settle()
+            return
+        self._settle()
+        self._add_timed([piece], nanoseconds_of(starts), nanoseconds_of(lengths))
+
+    def _settle(self) -> None:
+        """Convert the times that are waiting."""
+        pieces, self._waiting = self._waiting, []
+        if pieces:
+            counts = [len(piece) for piece in pieces]
+            starts = nanoseconds_of_plain([piece.starts for piece in pieces], counts)
+            lengths = nanoseconds_of_plain([piece.lengths for piece in pieces], counts)
+            self._add_timed(pieces, starts, lengths)
+
+    def _add_timed(self, pieces: Sequence[_Piece], starts: Times, lengths: Times) -> None:
+        self.odd["finer"] += starts.finer + lengths.finer
         bad = {
             "no number": ~(starts.valid & lengths.valid),
             "out of range": np.abs(starts.ns) >= FARTHEST_NS,
             "negative": lengths.valid & (lengths.ns < 0),
             "too long": lengths.valid & (lengths.ns > LONGEST_NS),
         }
-        good: Bool = np.ones(len(spans), dtype=np.bool_)
+        good: Bool = np.ones(len(starts.ns), dtype=np.bool_)
+        codes = np.concatenate([piece.columns["code"] for piece in pieces])
         for kind, rows in bad.items():
             self._count_bad(kind, rows & good, codes)
             good &= ~rows
-        args = [event.args for event in spans]
-        columns = {
-            "code": codes.astype(np.int64),
-            "name": self.names.numbers([event.name for event in spans]),
-            "thread": self._thread(spans),
-            "start_ns": starts.ns,
-            "end_ns": starts.ns + np.where(good, lengths.ns, 0),
-            "correlation": whole([a.correlation for a in args]),
-            "external": _external(args),
-            **self._gpu_columns([spans[i] for i in on_gpu.tolist()], on_gpu, len(spans)),
-        }
-        for name, column in columns.items():
-            self._spans.setdefault(name, []).append(column if good.all() else column[good])
+        times = {"start_ns": starts.ns, "end_ns": starts.ns + np.where(good, lengths.ns, 0)}
+        if good.all():
+            _append(self._spans, times)
+            for piece in pieces:
+                _append(self._spans, piece.columns)
+                _append(self._gpu, piece.on_gpu)
+            return
+        _append(self._spans, {name: column[good] for name, column in times.items()})
+        at = 0
+        for piece in pieces:
+            kept = good[at : at + len(piece)]
+            at += len(piece)
+            kept_on_gpu = kept[piece.columns["code"] >= _GPU]
+            _append(self._spans, {name: column[kept] for name, column in piece.columns.items()})
+            _append(self._gpu, {name: column[kept_on_gpu] for name, column in piece.on_gpu.items()})
 
-    def _gpu_columns(self, work: list[Event], rows: Int64, size: int) -> dict[str, Int64]:
+    def _gpu_columns(self, work: list[Event]) -> dict[str, Int64]:
         args = [event.args for event in work]
-        found = {
+        return {
             "device": whole([
                 a.device if a.device is not None else e.pid for a, e in zip(args, work, strict=True)
             ]),
@@ -178,11 +234,6 @@ class Gathered:
             "size_bytes": whole([a.bytes for a in args]),
             "graph_node": whole([a.graph_node or UNKNOWN for a in args]),
         }  # fmt: skip
-        spread = {}
-        for name, column in found.items():
-            spread[name] = np.full(size, UNKNOWN, dtype=np.int64)
-            spread[name][rows] = column
-        return spread
 
     def _streams(self, values: list[int | str | None]) -> Int64:
         """Streams by number; `stream 7` is 7, and a name without a number gets one below -1."""
@@ -221,31 +272,34 @@ class Gathered:
             "allocated_bytes": whole([a.total_allocated for a in args]),
             "reserved_bytes": whole([a.total_reserved for a in args]),
         }
-        for name, column in columns.items():
-            self._memory.setdefault(name, []).append(column[known])
+        _append(self._memory, {name: column[known] for name, column in columns.items()})
 
     # What came out
 
-    def spans(self) -> dict[str, Int64]:
-        """All columns joined; what begins a year or more from the rest is left out and counted."""
-        columns = {name: np.concatenate(parts) for name, parts in self._spans.items()}
-        self._spans.clear()
+    def spans(self) -> tuple[dict[str, Any], dict[str, Int64]]:
+        """(columns of all spans, more columns of those on a GPU), joined.
+
+        What begins a year or more from the rest is left out and counted.
+        """
+        self._settle()
+        columns, on_gpu = _joined(self._spans), _joined(self._gpu)
         if not columns:
-            names = "code name thread start_ns end_ns correlation external device stream"
-            every = f"{names} size_bytes graph_node".split()
-            return {name: np.empty(0, dtype=np.int64) for name in every}
+            every = ["code", "name", "thread", "start_ns", "end_ns", "correlation", "external"]
+            columns = {name: np.empty(0, dtype=np.int64) for name in every}
+            more = ["device", "stream", "size_bytes", "graph_node"]
+            return columns, {name: np.empty(0, dtype=np.int64) for name in more}
         starts = columns["start_ns"]
         if len(starts) and int(starts.max()) - int(starts.min()) > LONGEST_NS:
             middle = int(np.partition(starts, len(starts) // 2)[len(starts) // 2])
-            far: Bool = np.abs(starts - middle) > LONGEST_NS
-            self._count_bad("out of range", far, columns["code"])
-            columns = {name: column[~far] for name, column in columns.items()}
-        return columns
+            near: Bool = np.abs(starts - middle) <= LONGEST_NS
+            self._count_bad("out of range", ~near, columns["code"])
+            near_on_gpu = near[columns["code"] >= _GPU]
+            on_gpu = {name: column[near_on_gpu] for name, column in on_gpu.items()}
+            columns = {name: column[near] for name, column in columns.items()}
+        return columns, on_gpu
 
     def memory(self) -> dict[str, Int64]:
-        found = {name: np.concatenate(parts) for name, parts in self._memory.items()}
-        self._memory.clear()
-        return found
+        return _joined(self._memory)
 
     def sorted_threads(self) -> tuple[tuple[str, ...], Int64]:
         """("process/thread", …) in order, and the place of each thread number in it."""
@@ -275,6 +329,19 @@ class Gathered:
         return found
 
 
+def _append(parts: dict[str, list[Any]], columns: dict[str, Any]) -> None:
+    for name, column in columns.items():
+        parts.setdefault(name, []).append(column)
+
+
+def _joined(parts: dict[str, list[Any]]) -> dict[str, Any]:
+    """One column of each list of parts, which are emptied."""
+    found = {}
+    for name in list(parts):
+        found[name] = np.concatenate(parts.pop(name))
+    return found
+
+
 def _is_size(size: int | None) -> bool:
     """Bytes that fit 64 bits, also where a million of them are added up."""
     return size is not None and abs(size) < LARGEST_BYTES
@@ -287,16 +354,19 @@ def _external(args: list[Arguments]) -> Int64:
     return found
 
 
-def is_gpu(codes: Int64) -> Bool:
-    return codes >= _GPU
+def is_gpu(codes: Any) -> Bool:
+    found: Bool = codes >= _GPU
+    return found
 
 
-def gpu_kind(codes: Int64) -> Int64:
-    return codes - _GPU
+def gpu_kind(codes: Any) -> Int64:
+    kinds: Int64 = np.subtract(codes, _GPU, dtype=np.int64)
+    return kinds
 
 
-def host_kind(codes: Int64) -> Int64:
-    return codes - _HOST
+def host_kind(codes: Any) -> Int64:
+    kinds: Int64 = np.subtract(codes, _HOST, dtype=np.int64)
+    return kinds
 
 
 def whole(values: Sequence[int | str | None]) -> Int64:

@@ -64,6 +64,7 @@ def read_torch_trace(path: Path, frames: bool = False) -> Trace:
     with no_garbage_collection():
         for events in stream:
             gathered.add(events)
+            del events
         count = gathered.events
         if not gathered.has_phase and (count or stream.lost["unreadable"]):
             raise UsageError(f"{path} holds no trace event; give a trace of torch.profiler")
@@ -72,13 +73,13 @@ def read_torch_trace(path: Path, frames: bool = False) -> Trace:
 
 
 def _trace(gathered: Gathered, meta: dict[str, Any], count: int, found: list[Caution]) -> Trace:
-    columns = gathered.spans()
+    columns, on_gpu_columns = gathered.spans()
     threads, place = gathered.sorted_threads()
     names = tuple(gathered.names)
     on_gpu = is_gpu(columns["code"])
     steps_named = np.array([name.startswith(STEP) for name in names], dtype=np.bool_)
-    host = _host(columns, ~on_gpu, place, steps_named)
-    gpu = _gpu(columns, on_gpu, host, names)
+    host = _host(columns, np.flatnonzero(~on_gpu), place, steps_named)
+    gpu = _gpu(columns, np.flatnonzero(on_gpu), on_gpu_columns, host, names)
     allocations = _allocations(gathered.memory(), place)
     twice = repeated(host.correlation[host.kind == HostKind.RUNTIME])
     if twice:
@@ -107,7 +108,7 @@ def _trace(gathered: Gathered, meta: dict[str, Any], count: int, found: list[Cau
     )
 
 
-def _host(columns: dict[str, Int64], rows: Bool, place: Int64, steps: Bool) -> HostSpans:
+def _host(columns: dict[str, Any], rows: Int64, place: Int64, steps: Bool) -> HostSpans:
     kind = host_kind(columns["code"][rows])
     name = columns["name"][rows]
     if steps.any():  # an operator in 2021, an annotation since
@@ -130,8 +131,11 @@ def _host(columns: dict[str, Int64], rows: Bool, place: Int64, steps: Bool) -> H
     )
 
 
-def _gpu(columns: dict[str, Int64], rows: Bool, host: HostSpans, names: tuple[str, ...]) -> GpuWork:
-    picked = {name: column[rows] for name, column in columns.items() if name != "thread"}
+def _gpu(
+    columns: dict[str, Any], rows: Int64, more: dict[str, Int64], host: HostSpans,
+    names: tuple[str, ...],
+) -> GpuWork:  # fmt: skip
+    picked = {name: column[rows] for name, column in columns.items() if name != "thread"} | more
     order = start_order(picked["start_ns"], (picked["device"], picked["stream"]))
     picked = {name: taken(column, order) for name, column in picked.items()}
     calls = np.flatnonzero(host.kind == HostKind.RUNTIME)

@@ -10,13 +10,15 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from helpers.trace_files import NsysFile, call, document, event, kernel, write
 
+from common.diff import pairing
 from common.diff.difference import Row, Status, Tier
 from common.diff.kernel_rows import kernel_rows, match, matching_quality
 from common.traces.formats import open_trace
-from common.traces.model import Trace
+from common.traces.model import UNKNOWN, Trace
 from common.traces.torch_trace import read_torch_trace
 
 LAUNCH = "cudaLaunchKernel"
@@ -65,6 +67,28 @@ def test_renamed_kernels_meet_in_the_operator_that_launched_them(tmp_path: Path)
         ("add_v1_x", "sum_of", "path and position", 1000),
         ("sm90_gemm_a", "Cijk_b", "path and position", -4000),
     }
+
+
+def test_units_of_one_piece_are_paired_at_once_as_one_by_one(tmp_path: Path) -> None:
+    copy = {"device": 0, "stream": 7, "correlation": 90}
+    names = ("gemm_64x64", "gemm_128x64", "add_v1_x", "Cijk_b", "softmax<float>", "softmax<half>")
+    units = [(f"aten::{name}", [(name, "10")]) for name in names]
+    alone = [kernel(name, str(5000 + i), "1", None) for i, name in enumerate(names)]
+    memset = [call("cudaMemsetAsync", "4000", "1", 90),
+              event("gpu_memset", "Memset (Device)", "4600", "1", args=copy)]  # fmt: skip
+    trace = trace_of(tmp_path, "a.json", *program(*units), *alone, *memset)
+    side = match(trace, trace).a
+    assert {*side.unit_size.tolist()} == {1} and len(side.unit_first) == 13
+    met = 0
+    for i in side.unit_first.tolist():
+        for j in side.unit_first.tolist():
+            partner = np.full(len(side), UNKNOWN)
+            pairing._singles(side, side, np.array([i]), np.array([j]), partner)
+            own = bool(side.in_operator[i])
+            found, _ = pairing._content(side, side, slice(i, i + 1), slice(j, j + 1), own)
+            assert (partner[i] == j) == (len(found) == 1), (i, j)
+            met += len(found)
+    assert 13 < met < 13 * 13  # some but not all
 
 
 def test_an_operator_that_was_put_in_shifts_nothing(tmp_path: Path) -> None:

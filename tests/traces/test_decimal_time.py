@@ -7,7 +7,12 @@ from decimal import ROUND_HALF_EVEN, Decimal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.traces.decimal_time import FARTHEST_NS, nanoseconds, nanoseconds_of
+from common.traces.decimal_time import (
+    FARTHEST_NS,
+    nanoseconds,
+    nanoseconds_of,
+    nanoseconds_of_plain,
+)
 
 WHOLE_NS = st.integers(0, FARTHEST_NS - 1)
 
@@ -51,6 +56,29 @@ def test_many_at_once_agree_with_one_at_a_time(texts: list[str]) -> None:
         found[0] for found in one_by_one if found
     ]
     assert together.finer == sum(1 for found in one_by_one if found and not found[1])
+
+
+@given(
+    st.lists(
+        st.lists(
+            st.one_of(
+                st.builds(printed, WHOLE_NS, st.integers(0, 3)),
+                st.text(alphabet="0123456789.", max_size=20).map(str.encode),
+            ),
+            min_size=1,
+            max_size=4,
+        ),
+        min_size=1,
+        max_size=4,
+    )
+)
+@settings(max_examples=300, deadline=None)
+def test_groups_converted_together_are_as_each_alone(groups: list[list[bytes]]) -> None:
+    together = nanoseconds_of_plain([b",".join(texts) for texts in groups], [*map(len, groups)])
+    alone = [nanoseconds(text) for texts in groups for text in texts]
+    assert together.valid.tolist() == [found is not None for found in alone]
+    assert together.ns[together.valid].tolist() == [found[0] for found in alone if found]
+    assert together.finer == sum(1 for found in alone if found and not found[1])
 
 
 @given(st.decimals(-(10**12), 10**12, allow_nan=False, allow_infinity=False, places=6))

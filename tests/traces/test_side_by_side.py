@@ -9,8 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.trace_files import NsysFile
+from helpers.trace_files import NsysFile, call, document, kernel, write
 
+from common.diff import trace_diff
+from common.diff.diff import compare_files
 from common.errors import UsageError
 from common.traces import nsys, side_by_side
 from common.traces.formats import open_trace
@@ -32,6 +34,24 @@ def test_the_value_comes_from_another_process() -> None:
         process, column = result()
     assert process != os.getpid()
     assert column.sum() == np.arange(300_000).sum()
+
+
+def test_gaps_looked_for_in_another_process_are_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launches = [call("cudaLaunchKernel", str(40 * i), "5", i) for i in range(1, 30)]
+    paths = [
+        write(tmp_path / name, document(*launches, *(
+            kernel(f"k{i % 3}", str(40 * i + 9), str(length + i % 7), i) for i in range(1, 30)
+        )))
+        for name, length in (("a.json", 10), ("b.json", 15))
+    ]  # fmt: skip
+    found = []
+    for least in (0, 1 << 60):
+        monkeypatch.setattr(trace_diff, "WORTH_A_PROCESS", least)
+        found.append(compare_files(*map(str, paths)).to_json())
+    assert found[0] == found[1]
+    assert found[0]["gaps"]["a_ns"] > found[0]["gaps"]["b_ns"] > 0
 
 
 def test_an_error_is_the_caller_s() -> None:

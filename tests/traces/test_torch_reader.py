@@ -9,6 +9,7 @@ import pytest
 from helpers.trace_files import call, document, event, kernel, write
 
 from common.errors import UsageError
+from common.traces import json_events, torch_columns, torch_trace
 from common.traces.model import GpuKind, HostKind, Trace
 from common.traces.summary import summarise_trace
 from common.traces.torch_trace import read_torch_trace
@@ -49,6 +50,34 @@ def test_work_is_linked_to_the_call_with_its_correlation_id(tmp_path: Path) -> N
     assert found["graph_launched_ns"] == 3250 and found["launches"] == 2
     assert found["span_ns"] == 16_000 and found["busy_ns"] == 7250
     assert found["path"] == "t.json"
+
+
+def test_times_converted_together_or_piece_by_piece_are_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    odd = {20: "NaN", 41: '"12.5"', 60: "-3", 61: "1e3", 80: "0.12345", 120: "null", 121: "1e99"}
+    events = [
+        text
+        for i in range(200)
+        for text in (
+            call("cudaLaunchKernel", str(100 * i), "5", i),
+            kernel(f"k{i % 5}", f"{100 * i}.{i:03d}", odd.get(i, "7.250"), i),
+        )
+    ]
+    path = write(tmp_path / "t.json", document(*events))
+    found = []
+    for piece_bytes, at_once in ((1 << 19, 1), (500, 1), (500, 40), (700, 1 << 15)):
+        monkeypatch.setattr(json_events, "PIECE_BYTES", piece_bytes)
+        monkeypatch.setattr(torch_trace, "PIECE_BYTES", piece_bytes)
+        monkeypatch.setattr(torch_columns, "_TIMES_AT_ONCE", at_once)
+        trace = read_torch_trace(path)
+        columns = {**vars(trace.gpu), **vars(trace.host)}
+        counts = {kind: count for kind, count in kinds(trace).items() if kind != "mended"}
+        found.append(({name: column.tolist() for name, column in columns.items()}, counts))
+    assert all(one == found[0] for one in found)
+    assert found[0][1]["no number"] == 2 and found[0][1]["negative"] == 1
+    assert found[0][1]["too long"] == 1 and found[0][1]["finer"] == 1
+    assert found[0][1]["gpu work left out"] == 4
 
 
 def test_of_several_calls_with_one_id_the_last_before_the_work_is_taken(tmp_path: Path) -> None:
