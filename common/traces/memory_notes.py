@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 
 import numpy as np
@@ -32,9 +31,8 @@ def notes_on(
     blocks: Blocks,
 ) -> list[str]:
     notes = [f"unreadable {what}: {count}" for what, count in reading.unreadable.items() if count]
-    unknown = (
-        Counter(action for rows in events.values() for action in rows.action).keys() - KNOWN_ACTIONS
-    )
+    unknown = {action for rows in events.values() for action in rows.coded_actions[1]}
+    unknown -= KNOWN_ACTIONS
     if unknown:
         names = ", ".join(repr(action[:40]) for action in sorted(unknown)[:5])
         notes.append(f"unknown kinds of events, no part of the replay: {len(unknown)} ({names})")
