@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from common.allocator.blocks import Frames
 from common.allocator.driver import SimulatedDriver
 from common.allocator.graphs import Graph, PoolIds
 from common.allocator.model import CachingAllocator
@@ -83,7 +84,7 @@ class _Service:
 
     def _take(self, size: int, stream: int = 0) -> int:
         # The model keeps whatever it is given as frames: here the number of the stack.
-        mark = ({"stack": self.random.randrange(STACKS)},)
+        mark: Frames = ({"stack": self.random.randrange(STACKS)},)
         return self.allocator.malloc(size, stream, mark)
 
     def _load(self) -> None:
