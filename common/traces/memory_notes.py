@@ -23,6 +23,16 @@ def cut_note(
     return f"the file is cut short ({cut}): {segments} segments, {count} events read; {lost}"
 
 
+def backend_note(settings: Mapping[str, str]) -> list[str]:
+    """PyTorch's allocator is not the only one; the driver's keeps no segments and no history."""
+    if "cudaMallocAsync" not in settings.get("PYTORCH_CUDA_ALLOC_CONF", ""):
+        return []
+    return [
+        "recorded under another allocator (cudaMallocAsync), which keeps neither segments nor a "
+        "history: its memory is not in this file; record with backend:native"
+    ]
+
+
 def notes_on(
     reading: Reading,
     events: Mapping[int, Events],

@@ -33,7 +33,7 @@ from common.traces.memory_model import (
     Segments,
     pool_kind,
 )
-from common.traces.memory_notes import cut_note, notes_on
+from common.traces.memory_notes import backend_note, cut_note, notes_on
 from common.traces.memory_replay import Quantity, replay
 from common.traces.memory_stacks import Stack
 from common.traces.plain_pickle import (
@@ -213,8 +213,8 @@ def _build(value: object, cut: str, warnings: tuple[str, ...], budget: int) -> M
     last = len(raw_traces) - 1
     whole = [d for d in events if segments_are_whole and (history_is_whole or d < last)]
     replays = {device: _replayed(device, segments, blocks, events[device]) for device in whole}
-    settings = value.get("allocator_settings")
-    notes = notes_on(reading, events, replays, segments, blocks)
+    settings = _settings(value.get("allocator_settings"))
+    notes = backend_note(settings) + notes_on(reading, events, replays, segments, blocks)
     if cut:
         notes.insert(0, cut_note(cut, len(segments), events, segments_are_whole, history_is_whole))
     return MemorySnapshot(
@@ -225,7 +225,7 @@ def _build(value: object, cut: str, warnings: tuple[str, ...], budget: int) -> M
         stacks=tuple(reading.stacks.stacks),
         out_of_memory=tuple(failures),
         annotations=annotations,
-        allocator_settings=_settings(settings),
+        allocator_settings=settings,
         segments_are_whole=segments_are_whole,
         warnings=(*warnings, *notes),
     )
