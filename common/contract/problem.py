@@ -97,6 +97,7 @@ class Problem:
     study_limits: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     origin: str = "compiled"  # of a problem that is not timed
     headline: Headline | None = None  # of a problem whose effect is no ratio of two variants
+    at_once: int = 1  # how many of its variants may be worked out side by side on a CPU
 
     @property
     def repro(self) -> Path:
@@ -211,6 +212,7 @@ def _build(path: Path, document: Mapping[str, Any]) -> Problem:
         study_limits=document.get("studies", {}),
         origin=document.get("origin", "compiled"),
         headline=read_headline(document),
+        at_once=document.get("at_once", 1),
     )
 
 
@@ -220,6 +222,12 @@ def _validate(path: Path, problem: Problem) -> None:
     if problem.origin not in ORIGINS:
         raise UsageError(
             f"{path}: origin {problem.origin!r} is none of {', '.join(ORIGINS)}; choose one"
+        )
+    if type(problem.at_once) is not int or problem.at_once < 1:
+        raise UsageError(f"{path}: at_once {problem.at_once!r} is no number of variants; give 1")
+    if problem.at_once > 1 and problem.kind != "compiled":
+        raise UsageError(
+            f"{path}: variants of a {problem.kind} problem disturb each other; remove at_once"
         )
     if problem.kind != "timed" and problem.phases:
         raise UsageError(f"{path}: a {problem.kind} problem times no phases; remove them")

@@ -7,27 +7,24 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
-from itertools import accumulate
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from common.traces.memory_model import NO_TIME, Int64
-from common.traces.memory_replay import FREE_ACTION
+from common.traces.memory_replay import FREE_ACTION, block_steps, levels_after
 from common.traces.memory_snapshot import MemorySnapshot
 
 TIMELINE_POINTS = 150
 
 
-def requested_levels(snapshot: MemorySnapshot, device: int) -> list[int]:
+def requested_levels(
+    snapshot: MemorySnapshot, device: int
+) -> NDArray[np.int64] | NDArray[np.object_]:
     """Requested bytes before the first event and after each one."""
-    events = snapshot.events[device]
-    sign = {"alloc": 1, FREE_ACTION["allocated"]: -1}
-    steps = (
-        sign.get(action, 0) * size
-        for action, size in zip(events.action, events.bytes.tolist(), strict=True)
-    )
-    return list(accumulate(steps, initial=snapshot.replays[device].allocated.start))
+    steps = block_steps(snapshot.events[device], FREE_ACTION["allocated"])
+    return levels_after(snapshot.replays[device].allocated.start, steps)
 
 
 def timeline(snapshot: MemorySnapshot) -> list[dict[str, Any]]:
@@ -39,8 +36,8 @@ def timeline(snapshot: MemorySnapshot) -> list[dict[str, Any]]:
         points = []
         for first in range(0, len(own), stretch):
             part = own[first : first + stretch]
-            high = max(part)
-            points.append([first + part.index(high) - 1, high])
+            high = int(part.argmax())
+            points.append([first + high - 1, int(part[high])])
         found.append({"device": device, "points": points})
     return found
 
@@ -83,7 +80,7 @@ def _phases(snapshot: MemorySnapshot) -> dict[str, tuple[int, int]]:
         clock = np.maximum.accumulate(times)
         for name, first, last in occurrences(snapshot, device, clock):
             before, count = found.get(name, (0, 0))
-            highest = max(own[first : last + 1])
+            highest = int(own[first : last + 1].max())
             found[name] = (max(before, highest), count + 1)
     return found
 

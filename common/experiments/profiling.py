@@ -10,6 +10,7 @@ from common.contract.problem import Variant
 from common.experiments.bench import PREPARE_SECONDS, open_arguments, run_bench, start_worker
 from common.experiments.progress import Reporter
 from common.experiments.request import Request
+from common.experiments.side_by_side import how_many, in_order
 from common.recording.environment import without_places
 from common.recording.run_folder import RunWriter, open_run
 from common.report.evidence import Evidence
@@ -36,29 +37,58 @@ def run_profile(request: Request, writer: RunWriter) -> None:
     facts: dict[str, Any] = {}
     failures: dict[str, str] = {}
     with Reporter(request.problem.name, 2 * len(variants)) as report:
-        for variant in variants:
-            report.step(f"preparing the profile of {variant.name}")
-            folder = writer.folder / "traces" / variant.name
-            folder.mkdir(parents=True, exist_ok=True)
-            worker = start_worker(request, variant, writer, profiled=True)
-            try:
-                arguments = open_arguments(request, variant, profiled=True)
-                worker.request("open", PREPARE_SECONDS, **arguments)
-                prepared = worker.request("prepare", PREPARE_SECONDS)["facts"]
-                report.step(f"profiling {variant.name}")
-                recorded = worker.request(
-                    "profile",
-                    PREPARE_SECONDS,
-                    on_progress=_progress(report, variant.name),
-                    folder=str(folder),
-                )["facts"]
-                facts[variant.name] = {**prepared, **recorded}
-            except WorkerFailed as error:
-                report.step(str(error))
-                failures[variant.name] = without_places(str(error))
-            finally:
-                worker.close()
+        profiles = _Profiles(request, writer, report)
+        each = in_order(profiles.record, variants, how_many(request), profiles.interrupt)
+        for variant, found in zip(variants, each, strict=True):
+            if isinstance(found, WorkerFailed):
+                failures[variant.name] = without_places(str(found))
+            else:
+                facts[variant.name] = found
     writer.update(profile_facts=facts, profile_failures=failures)
+
+
+class _Profiles:
+    """Records one variant after the other, or two at a time; each in a process of its own."""
+
+    def __init__(self, request: Request, writer: RunWriter, report: Reporter) -> None:
+        self._request, self._writer, self._report = request, writer, report
+        self._underway: dict[str, Worker] = {}
+        self._stopped = False
+
+    def record(self, variant: Variant) -> dict[str, Any] | WorkerFailed:
+        """The facts about its profile, or why there is none."""
+        request, report = self._request, self._report
+        report.step(f"preparing the profile of {variant.name}")
+        folder = self._writer.folder / "traces" / variant.name
+        folder.mkdir(parents=True, exist_ok=True)
+        worker = start_worker(request, variant, self._writer, profiled=True)
+        self._underway[variant.name] = worker
+        try:
+            if self._stopped:
+                worker.interrupt()
+            arguments = open_arguments(request, variant, profiled=True)
+            worker.request("open", PREPARE_SECONDS, **arguments)
+            prepared = worker.request("prepare", PREPARE_SECONDS)["facts"]
+            report.step(f"profiling {variant.name}")
+            recorded = worker.request(
+                "profile",
+                PREPARE_SECONDS,
+                on_progress=_progress(report, variant.name),
+                folder=str(folder),
+            )["facts"]
+            return {**prepared, **recorded}
+        except WorkerFailed as error:
+            report.step(str(error))
+            return error
+        finally:
+            worker.close()
+            del self._underway[variant.name]
+
+    def interrupt(self) -> None:
+        """Whoever waits for a worker sees it end."""
+        self._stopped = True
+        for worker in list(self._underway.values()):
+            worker.interrupt()
 
 
 def run_study(request: Request, writer: RunWriter) -> None:

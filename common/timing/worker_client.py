@@ -6,6 +6,7 @@ ended and the last words of its log.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -184,6 +185,11 @@ class Worker:
             pass  # it is being ended anyway, and what it measured is already on disk
         self.kill(patience_s=CLOSE_SECONDS)
         return peak
+
+    def interrupt(self) -> None:
+        """From another thread: end the process, so that whoever waits for its answer sees that."""
+        with contextlib.suppress(ProcessLookupError):  # it ended just now
+            os.killpg(self._process.pid, signal.SIGKILL)
 
     def kill(self, patience_s: float = 0.0) -> None:
         if self._process.stdin is not None and not self._process.stdin.closed:

@@ -15,16 +15,13 @@ import numpy as np
 
 from common.errors import UsageError
 from common.traces.memory_model import (
-    NO_TIME,
     Annotation,
     Blocks,
-    Events,
     Int64,
-    OutOfMemory,
     Pool,
     Segments,
 )
-from common.traces.memory_stacks import Stack, StackTable
+from common.traces.memory_stacks import StackTable
 
 # Beyond these nothing is real and sums could overflow: 1 PiB, and the addresses of 63 bits.
 MAX_SIZE_BYTES = 1 << 50
@@ -32,9 +29,9 @@ MAX_NUMBER = (1 << 63) - 1
 MAX_DEVICE = 1 << 20
 BLOCK_ACTIONS = frozenset({"alloc", "free_requested", "free_completed"})
 SEGMENT_ACTIONS = frozenset({"segment_alloc", "segment_free", "segment_map", "segment_unmap"})
-_ADDRESSED = BLOCK_ACTIONS | SEGMENT_ACTIONS
-_SIZED = _ADDRESSED | {"oom"}
-KNOWN_ACTIONS = _SIZED | {"snapshot", "user_defined"}
+ADDRESSED = BLOCK_ACTIONS | SEGMENT_ACTIONS
+SIZED = ADDRESSED | {"oom"}
+KNOWN_ACTIONS = SIZED | {"snapshot", "user_defined"}
 
 
 @dataclass
@@ -68,7 +65,7 @@ def _number(row: dict[object, object], key: str, default: int, high: int = MAX_N
     return value if type(value) is int and 0 <= value <= high else default
 
 
-def _pool(value: object) -> Pool | None:
+def read_pool(value: object) -> Pool | None:
     """(owner, number) from the tuple of a pickle or the list that JSON makes of it."""
     if isinstance(value, (tuple, list)) and len(value) == 2 and all(map(is_number, value)):
         return value[0], value[1]
@@ -115,7 +112,7 @@ def read_segments(raw: list[object], reading: Reading) -> tuple[Segments, Blocks
             (
                 row.get("is_expandable") is True,
                 kind if isinstance(kind, str) else "unknown",
-                _pool(row.get("segment_pool_id")),
+                read_pool(row.get("segment_pool_id")),
             )
         )
         blocks.extend(own)
@@ -183,71 +180,6 @@ def _requested(row: dict[object, object], size: int) -> tuple[int, object]:
         if isinstance(first, dict):
             return _number(first, "real_size", size, MAX_SIZE_BYTES), first.get("frames")
     return _number(row, "requested_size", size, MAX_SIZE_BYTES), row.get("frames")
-
-
-def read_events(raw: object, reading: Reading) -> Events:
-    """The history of one device. Rows without what their action needs are counted and left out."""
-    if not isinstance(raw, list):
-        reading.unreadable["histories"] += 1
-        raw = []
-    reading.spend(len(raw))
-    rows = [(i, row) for i, row in enumerate(raw) if _is_event(row)]
-    reading.unreadable["events"] += len(raw) - len(rows)
-    return Events(
-        action=tuple(row["action"] for _, row in rows),
-        position=_column([i for i, _ in rows]),
-        address=_column([row["addr"] if row["action"] in _ADDRESSED else -1 for _, row in rows]),
-        bytes=_column([row["size"] if row["action"] in _SIZED else 0 for _, row in rows]),
-        stream=_column([_number(row, "stream", -1) for _, row in rows]),
-        time_us=_column([_number(row, "time_us", NO_TIME) for _, row in rows]),
-        stack=_column([reading.stacks.number(row.get("frames")) for _, row in rows]),
-        pool=tuple(_pool(row["pool_id"]) if "pool_id" in row else None for _, row in rows),
-        metadata=_texts([row.get("user_metadata") for _, row in rows]),
-    )
-
-
-def _texts(values: list[object]) -> tuple[str, ...]:
-    return tuple(value if isinstance(value, str) else "" for value in values)
-
-
-def _is_event(row: object) -> bool:
-    if not isinstance(row, dict):
-        return False
-    action = row.get("action")
-    if not isinstance(action, str):
-        return False
-    if action in _SIZED:
-        size = row.get("size")
-        if type(size) is not int or not 0 <= size <= MAX_SIZE_BYTES:
-            return False
-    if action in _ADDRESSED:
-        address = row.get("addr")
-        return type(address) is int and 0 <= address <= MAX_NUMBER
-    return True
-
-
-def read_out_of_memory(
-    raw: list[object], events: Events, device: int, stacks: list[Stack]
-) -> list[OutOfMemory]:
-    """The failed allocations: their `device_free` stands where others have an address."""
-    found: list[OutOfMemory] = []
-    for i, action in enumerate(events.action):
-        if action != "oom":
-            continue
-        position, stack, time = int(events.position[i]), int(events.stack[i]), events.time_us[i]
-        row = raw[position]
-        free = row.get("device_free") if isinstance(row, dict) else None
-        found.append(
-            OutOfMemory(
-                device,
-                position,
-                int(events.bytes[i]),
-                free if type(free) is int and 0 <= free <= MAX_SIZE_BYTES else None,
-                None if time == NO_TIME else int(time),
-                stacks[stack] if stack >= 0 else None,
-            )
-        )
-    return found
 
 
 def read_annotations(raw: object, reading: Reading) -> tuple[Annotation, ...]:

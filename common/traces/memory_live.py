@@ -22,7 +22,7 @@ from common.traces.memory_model import (
     Segments,
     pool_kind,
 )
-from common.traces.memory_replay import FREE_ACTION, Quantity
+from common.traces.memory_replay import FREE_ACTION, Quantity, by_address
 from common.traces.memory_stacks import Stack, size_class
 
 
@@ -54,27 +54,9 @@ def live_blocks(
     quantity: Quantity,
 ) -> tuple[LiveBlock, ...]:
     """The blocks of `device` that are live right after the event at `position`, largest first."""
-    free_action = FREE_ACTION[quantity]
-    live = _live_at_the_end(segments, blocks, device, quantity)
-    addresses, sizes = events.address.tolist(), events.bytes.tolist()
-    for i in reversed(range(len(events))):
-        if events.action[i] == "alloc":
-            live.pop(addresses[i], None)
-        elif events.action[i] == free_action:
-            live[addresses[i]] = _Held(sizes[i], pool=events.pool[i])
+    end = _live_at_the_end(segments, blocks, device, quantity)
     upto = int(np.searchsorted(events.position, position, side="right"))
-    for i in range(upto):
-        if events.action[i] == "alloc":
-            stream = int(events.stream[i])
-            live[addresses[i]] = _Held(
-                sizes[i],
-                int(events.stack[i]),
-                events.pool[i],
-                stream if stream >= 0 else None,
-                int(events.position[i]),
-            )
-        elif events.action[i] == free_action:
-            live.pop(addresses[i], None)
+    live = _live_after(events, end, FREE_ACTION[quantity], upto)
     find = _segment_finder(segments, events, device, upto)
     out: list[LiveBlock] = []
     for address, held in live.items():
@@ -86,6 +68,40 @@ def live_blocks(
         stack = stacks[held.stack] if held.stack >= 0 else None
         out.append(LiveBlock(held.bytes, device, address, pool, stream_, stack, held.since))
     return tuple(sorted(out, key=lambda block: (-block.bytes, block.address)))
+
+
+def _live_after(
+    events: Events, end: dict[int, _Held], free_action: str, upto: int
+) -> dict[int, _Held]:
+    """What is live after the first `upto` events: at each address its last event among these says
+    it, without one its first later event, without any the dump.
+    """
+    live = dict(end)
+    order, begins = by_address(events, free_action)
+    if not len(order):
+        return live
+    number = np.cumsum(begins) - 1
+    starts = np.flatnonzero(begins)
+    for address in events.address[order[starts]].tolist():
+        live.pop(address, None)
+    past = np.bincount(number[order < upto], minlength=len(starts))
+    tells = order[starts + np.maximum(past - 1, 0)]
+    allocs = events.signs({"alloc": 1})[tells] == 1
+    chosen = tells[np.where(past > 0, allocs, ~allocs)].tolist()
+    for i in chosen:
+        address, size, pool = int(events.address[i]), int(events.bytes[i]), events.pool[i]
+        if i >= upto:  # freed later, and live since before the history
+            live[address] = _Held(size, pool=pool)
+            continue
+        stream = int(events.stream[i])
+        live[address] = _Held(
+            size,
+            int(events.stack[i]),
+            pool,
+            stream if stream >= 0 else None,
+            int(events.position[i]),
+        )
+    return live
 
 
 def _live_at_the_end(
@@ -113,9 +129,8 @@ def _segment_finder(
     mine = mine[np.argsort(segments.address[mine], kind="stable")]
     starts = segments.address[mine].tolist()
     ends = (segments.address[mine] + segments.total_bytes[mine]).tolist()
-    born_later = [
-        i for i in range(upto, len(events)) if events.action[i] in ("segment_alloc", "segment_map")
-    ]
+    born = np.flatnonzero(events.signs({"segment_alloc": 1, "segment_map": 1}))
+    born_later = born[born >= upto]
     later_starts, later_ends = _union(events.address[born_later], events.bytes[born_later])
 
     def find(address: int) -> int | None:

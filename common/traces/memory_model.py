@@ -6,7 +6,10 @@ of segments are what the allocator rounded or split it to. The two are never add
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +22,15 @@ Pool = tuple[int, int]
 NO_STACK = -1
 NO_TIME = -1
 DEFAULT_POOL: Pool = (0, 0)
+Value = TypeVar("Value", bound=Hashable)
+
+
+def coded(values: Sequence[Value]) -> tuple[Int64, list[Value]]:
+    """(number of each value, the distinct values in the order of their first appearance)."""
+    distinct = list(dict.fromkeys(values))
+    number = {value: at for at, value in enumerate(distinct)}
+    codes = np.fromiter(map(number.__getitem__, values), dtype=np.int64, count=len(values))
+    return codes, distinct
 
 
 def pool_kind(pool: Pool | None) -> str:
@@ -85,6 +97,25 @@ class Events:
 
     def __len__(self) -> int:
         return len(self.action)
+
+    @cached_property
+    def coded_actions(self) -> tuple[Int64, list[str]]:
+        return coded(self.action)
+
+    @cached_property
+    def coded_pools(self) -> tuple[Int64, list[Pool | None]]:
+        return coded(self.pool)
+
+    def signs(self, sign: Mapping[str, int]) -> Int64:
+        """What each event's action is worth; 0 where `sign` does not say."""
+        codes, actions = self.coded_actions
+        return np.array([sign.get(action, 0) for action in actions], dtype=np.int64)[codes]
+
+    def count(self) -> dict[str, int]:
+        """How many events of each action, in the order of their first appearance."""
+        codes, actions = self.coded_actions
+        counts = np.bincount(codes, minlength=len(actions)).tolist()
+        return dict(zip(actions, counts, strict=True))
 
 
 @dataclass(frozen=True)

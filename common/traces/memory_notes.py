@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 
 import numpy as np
@@ -24,6 +23,16 @@ def cut_note(
     return f"the file is cut short ({cut}): {segments} segments, {count} events read; {lost}"
 
 
+def backend_note(settings: Mapping[str, str]) -> list[str]:
+    """PyTorch's allocator is not the only one; the driver's keeps no segments and no history."""
+    if "cudaMallocAsync" not in settings.get("PYTORCH_CUDA_ALLOC_CONF", ""):
+        return []
+    return [
+        "recorded under another allocator (cudaMallocAsync), which keeps neither segments nor a "
+        "history: its memory is not in this file; record with backend:native"
+    ]
+
+
 def notes_on(
     reading: Reading,
     events: Mapping[int, Events],
@@ -32,9 +41,8 @@ def notes_on(
     blocks: Blocks,
 ) -> list[str]:
     notes = [f"unreadable {what}: {count}" for what, count in reading.unreadable.items() if count]
-    unknown = (
-        Counter(action for rows in events.values() for action in rows.action).keys() - KNOWN_ACTIONS
-    )
+    unknown = {action for rows in events.values() for action in rows.coded_actions[1]}
+    unknown -= KNOWN_ACTIONS
     if unknown:
         names = ", ".join(repr(action[:40]) for action in sorted(unknown)[:5])
         notes.append(f"unknown kinds of events, no part of the replay: {len(unknown)} ({names})")

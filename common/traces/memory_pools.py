@@ -14,14 +14,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
-from common.traces.memory_model import NO_TIME, Events, Int64, Pool, pool_kind
-from common.traces.memory_replay import FREE_ACTION, RESERVED_SIGN
+from common.traces.memory_model import NO_TIME, Events, Int64, Pool, coded, pool_kind
+from common.traces.memory_replay import FREE_ACTION, RESERVED_SIGN, steps_of
 from common.traces.memory_snapshot import MemorySnapshot
 
 NO_PHASE = "outside any phase"
 UNKNOWN: Pool = (-1, -1)
-Key = tuple[int, Pool, int]  # device, pool, stream
+QUANTITIES = ("reserved", "allocated", "active")
+MAX_TIME = (1 << 63) - 1
+# Where a kind of pool stands in `Growth`; all others are private.
+_COLUMN = {"default pool": 1, "unknown pool": 2}
+_NONE: Int64 = np.empty(0, dtype=np.int64)
 
 
 @dataclass(frozen=True)
@@ -87,47 +92,54 @@ def pool_lines(snapshot: MemorySnapshot, device: int | None = None) -> list[Pool
 
 def _device_lines(snapshot: MemorySnapshot, device: int) -> list[PoolLine]:
     events = snapshot.events[device]
-    pools, inferred = _pools_of(snapshot, device)
-    streams = np.where(events.stream < 0, 0, events.stream)
-    known: dict[tuple[Pool, int], int] = {}
-    codes = np.array(
-        [known.setdefault(key, len(known)) for key in zip(pools, streams.tolist(), strict=True)],
-        dtype=np.int64,
-    )
+    pools, names, inferred = _pools_of(snapshot, device)
+    streams, stream_of = np.unique(np.maximum(events.stream, 0), return_inverse=True)
+    pairs, codes = np.unique(pools * len(streams) + stream_of, return_inverse=True)
+    known: dict[tuple[Pool, int], int] = {
+        (names[pair // len(streams)], int(streams[pair % len(streams)])): code
+        for code, pair in enumerate(pairs.tolist())
+    }
     ends = _ends(snapshot, device)
-    for pool, stream in ends:
-        known.setdefault((pool, stream), len(known))
-    steps = {name: _steps(events, name) for name in ("reserved", "allocated", "active")}
+    for key in ends:
+        known.setdefault(key, len(known))
+    steps = {name: _steps(events, name) for name in QUANTITIES}
+    # What moves a level, in the order of time and then apart by pool and stream.
+    moves = {name: _by_code(codes, np.flatnonzero(steps[name])) for name in QUANTITIES}
+    total = np.bincount(codes, minlength=len(known))
+    settled = np.bincount(codes[inferred], minlength=len(known))
     out: list[PoolLine] = []
     for (pool, stream), code in sorted(known.items()):
-        mine = codes == code
         own = ends.get((pool, stream), {})
         lines = tuple(
-            _line(steps[name], mine, own.get(name, 0))
-            for name in ("reserved", "allocated", "active")
+            _line(steps[name], moves[name].get(code, _NONE), own.get(name, 0))
+            for name in QUANTITIES
         )
         if not any(len(line.at) or line.start for line in lines):
             continue  # only an event without bytes: a failure, a snapshot
-        named = None if pool == UNKNOWN else pool
-        count = int((mine & inferred).sum())
         reserved, allocated, active = lines
         out.append(
             PoolLine(
                 device=device,
-                pool=named,
+                pool=None if pool == UNKNOWN else pool,
                 stream=stream,
                 reserved=reserved,
                 allocated=allocated,
                 active=active,
-                inferred=count,
-                events=int(mine.sum()),
+                inferred=int(settled[code]),
+                events=int(total[code]),
             )
         )
     return out
 
 
-def _line(steps: Int64, mine: np.typing.NDArray[np.bool_], end: int) -> Line:
-    at = np.flatnonzero(mine & (steps != 0))
+def _by_code(codes: Int64, at: Int64) -> dict[int, Int64]:
+    """The events `at` by their code, each in the order of time."""
+    order = at[np.argsort(codes[at], kind="stable")]
+    found, first = np.unique(codes[order], return_index=True)
+    return dict(zip(found.tolist(), np.split(order, first[1:]), strict=True)) if len(at) else {}
+
+
+def _line(steps: Int64, at: Int64, end: int) -> Line:
     after = np.cumsum(steps[at])
     start = end - (int(after[-1]) if len(after) else 0)
     return Line(start, at, after + start)
@@ -136,33 +148,34 @@ def _line(steps: Int64, mine: np.typing.NDArray[np.bool_], end: int) -> Line:
 def _steps(events: Events, quantity: str) -> Int64:
     blocks = {"alloc": 1, FREE_ACTION.get(quantity, ""): -1}  # type: ignore[call-overload]
     sign = RESERVED_SIGN if quantity == "reserved" else blocks
-    signs = np.array([sign.get(action, 0) for action in events.action], dtype=np.int64)
-    found: Int64 = signs * events.bytes
-    return found
+    return steps_of(events, sign)
 
 
-def _pools_of(
-    snapshot: MemorySnapshot, device: int
-) -> tuple[list[Pool], np.typing.NDArray[np.bool_]]:
-    """The pool of every event, and which were settled by their address."""
+def _pools_of(snapshot: MemorySnapshot, device: int) -> tuple[Int64, list[Pool], NDArray[np.bool_]]:
+    """(number of each event's pool, the pools, which were settled by their address)."""
     events = snapshot.events[device]
-    missing = np.array([pool is None for pool in events.pool], dtype=np.bool_)
-    if not missing.any():
-        return [pool or UNKNOWN for pool in events.pool], missing
+    codes, recorded = events.coded_pools
+    number: dict[Pool, int] = {}
+    as_numbers = [number.setdefault(pool or UNKNOWN, len(number)) for pool in recorded]
+    found = np.array(as_numbers, dtype=np.int64)[codes]
+    missing = np.array([pool is None for pool in recorded], dtype=np.bool_)[codes]
     own = np.flatnonzero(snapshot.segments.device == device)
-    own = own[np.argsort(snapshot.segments.address[own], kind="stable")]
-    starts = snapshot.segments.address[own]
-    ends = starts + snapshot.segments.total_bytes[own]
-    at = np.searchsorted(starts, events.address, side="right") - 1
-    inside = (at >= 0) & (events.address < ends[np.maximum(at, 0)]) if len(own) else at > 0
-    numbers = own[np.maximum(at, 0)].tolist() if len(own) else [0] * len(at)
-    found: list[Pool] = []
-    for pool, is_in, number in zip(events.pool, inside.tolist(), numbers, strict=True):
-        if pool is None and is_in:
-            pool = snapshot.segments.pool[number]
-        found.append(pool or UNKNOWN)
-    settled = np.array([pool != UNKNOWN for pool in found], dtype=np.bool_)
-    return found, missing & settled
+    if len(own) and missing.any():
+        own = own[np.argsort(snapshot.segments.address[own], kind="stable")]
+        starts = snapshot.segments.address[own]
+        ends = starts + snapshot.segments.total_bytes[own]
+        at = np.searchsorted(starts, events.address, side="right") - 1
+        inside = missing & (at >= 0) & (events.address < ends[np.maximum(at, 0)])
+        of_segment = np.array(
+            [
+                number.setdefault(snapshot.segments.pool[i] or UNKNOWN, len(number))
+                for i in own.tolist()
+            ],
+            dtype=np.int64,
+        )
+        found[inside] = of_segment[at[inside]]
+    settled = missing & (found != number.get(UNKNOWN, -1))
+    return found, list(number), settled
 
 
 def _ends(snapshot: MemorySnapshot, device: int) -> dict[tuple[Pool, int], dict[str, int]]:
@@ -197,16 +210,18 @@ def growth_by_phase(snapshot: MemorySnapshot) -> list[Growth]:
         names = _phase_names(snapshot, device)
         if not any(names):
             continue
-        pools, _ = _pools_of(snapshot, device)
-        taken = _steps(events, "reserved").tolist()
-        sums: dict[str, list[int]] = {}
-        for name, pool, size, action in zip(names, pools, taken, events.action, strict=True):
-            row = sums.setdefault(name or NO_PHASE, [0, 0, 0, 0])
-            if size:
-                kind = pool_kind(None if pool == UNKNOWN else pool)
-                row[{"default pool": 1, "unknown pool": 2}.get(kind, 0)] += size
-            row[3] += action == "alloc"
-        out += [Growth(device, name, *row) for name, row in sums.items()]
+        codes, phases = coded(names)
+        pools, known, _ = _pools_of(snapshot, device)
+        columns = [_COLUMN.get(pool_kind(None if p == UNKNOWN else p), 0) for p in known]
+        taken = _steps(events, "reserved")
+        allocations = events.signs({"alloc": 1})
+        counts = np.bincount(codes[allocations == 1], minlength=len(phases)).tolist()
+        sums = [[0, 0, 0, count] for count in counts]
+        for i in np.flatnonzero(taken).tolist():
+            sums[codes[i]][columns[pools[i]]] += int(taken[i])
+        out += [
+            Growth(device, name or NO_PHASE, *row) for name, row in zip(phases, sums, strict=True)
+        ]
     return out
 
 
@@ -224,17 +239,16 @@ def _annotated(events: Events, marks: list[tuple[int, bool, str]]) -> tuple[str,
     """The innermost annotated range that is open at each event."""
     marks.sort(key=lambda mark: mark[0])
     open_: list[str] = []
-    names: list[str] = []
-    at = 0
-    for time in np.maximum.accumulate(events.time_us).tolist():
-        while at < len(marks) and marks[at][0] <= time:
-            _, starts, name = marks[at]
-            if starts:
-                open_.append(name)
-            elif name in open_:
-                open_.reverse()
-                open_.remove(name)
-                open_.reverse()
-            at += 1
-        names.append(open_[-1] if open_ else "")
-    return tuple(names)
+    innermost = [""]  # after so many marks
+    for _, starts, name in marks:
+        if starts:
+            open_.append(name)
+        elif name in open_:
+            open_.reverse()
+            open_.remove(name)
+            open_.reverse()
+        innermost.append(open_[-1] if open_ else "")
+    times = [max(-MAX_TIME, min(time, MAX_TIME)) for time, _, _ in marks]
+    clock = np.maximum.accumulate(events.time_us)
+    passed = np.searchsorted(np.array(times, dtype=np.int64), clock, side="right")
+    return tuple(map(innermost.__getitem__, passed.tolist()))

@@ -19,6 +19,7 @@ import numpy as np
 
 from common.errors import UsageError
 from common.traces import memory_columns as columns
+from common.traces.memory_events import read_events, read_out_of_memory
 from common.traces.memory_live import live_blocks
 from common.traces.memory_model import (
     Annotation,
@@ -32,10 +33,15 @@ from common.traces.memory_model import (
     Segments,
     pool_kind,
 )
-from common.traces.memory_notes import cut_note, notes_on
+from common.traces.memory_notes import backend_note, cut_note, notes_on
 from common.traces.memory_replay import Quantity, replay
 from common.traces.memory_stacks import Stack
-from common.traces.plain_pickle import PickleCut, PickleRefused, load_plain
+from common.traces.plain_pickle import (
+    PickleCut,
+    PickleRefused,
+    garbage_collector_off,
+    load_plain,
+)
 from common.traces.raw_file import read_raw
 
 FORMAT = "memory_snapshot"
@@ -68,7 +74,10 @@ class MemorySnapshot:
     @property
     def actions(self) -> Mapping[str, int]:
         """How many events of each action, on all devices."""
-        return Counter(action for events in self.events.values() for action in events.action)
+        found: Counter[str] = Counter()
+        for events in self.events.values():
+            found.update(events.count())
+        return found
 
     @property
     def events_with_frames(self) -> int:
@@ -154,18 +163,21 @@ class MemorySnapshot:
 def read_memory_snapshot(path: Path) -> MemorySnapshot:
     """Read a snapshot. Raises UsageError, one line, when the file is none or would run code."""
     raw = read_raw(path, _EXPECTED)
-    try:
-        plain = load_plain(raw.data)
-    except PickleRefused as error:
-        raise UsageError(
-            f"{path} was not opened: {error}; give {_EXPECTED}, from a source that you trust"
-        ) from error
-    except PickleCut as error:
-        raise UsageError(f"{path} is no readable pickle ({error}); give {_EXPECTED}") from error
-    try:
-        return _build(plain.value, plain.cut, raw.warnings, len(raw.data))
-    except UsageError as error:
-        raise UsageError(f"{path}: {error}") from error
+    with garbage_collector_off():
+        try:
+            plain = load_plain(raw.data)
+        except PickleRefused as error:
+            raise UsageError(
+                f"{path} was not opened: {error}; give {_EXPECTED}, from a source that you trust"
+            ) from error
+        except PickleCut as error:
+            raise UsageError(f"{path} is no readable pickle ({error}); give {_EXPECTED}") from error
+        try:
+            return _build(plain.value, plain.cut, raw.warnings, len(raw.data))
+        except UsageError as error:
+            raise UsageError(f"{path}: {error}") from error
+        finally:
+            del plain  # with the collector off still: it would walk all that the file holds
 
 
 def _build(value: object, cut: str, warnings: tuple[str, ...], budget: int) -> MemorySnapshot:
@@ -183,21 +195,17 @@ def _build(value: object, cut: str, warnings: tuple[str, ...], budget: int) -> M
     reading = columns.Reading(budget)
     segments, blocks = columns.read_segments(raw_segments, reading)
     reading.spend(len(raw_traces))
-    events = {
-        device: columns.read_events(trace, reading) for device, trace in enumerate(raw_traces)
-    }
+    events = {device: read_events(trace, reading) for device, trace in enumerate(raw_traces)}
     held = {int(device) for device in segments.device}
     events = {device: rows for device, rows in events.items() if len(rows) or device in held}
     for device in held - set(events):
-        events[device] = columns.read_events([], reading)
+        events[device] = read_events([], reading)
     annotations = columns.read_annotations(value.get("external_annotations"), reading)
     failures = [
         failure
         for device, rows in events.items()
         if device < len(raw_traces)
-        for failure in columns.read_out_of_memory(
-            raw_traces[device], rows, device, reading.stacks.stacks
-        )
+        for failure in read_out_of_memory(raw_traces[device], rows, device, reading.stacks.stacks)
     ]
     # The keys are written in this order, so what follows a cut is missing.
     segments_are_whole = not cut or "device_traces" in value
@@ -205,8 +213,8 @@ def _build(value: object, cut: str, warnings: tuple[str, ...], budget: int) -> M
     last = len(raw_traces) - 1
     whole = [d for d in events if segments_are_whole and (history_is_whole or d < last)]
     replays = {device: _replayed(device, segments, blocks, events[device]) for device in whole}
-    settings = value.get("allocator_settings")
-    notes = notes_on(reading, events, replays, segments, blocks)
+    settings = _settings(value.get("allocator_settings"))
+    notes = backend_note(settings) + notes_on(reading, events, replays, segments, blocks)
     if cut:
         notes.insert(0, cut_note(cut, len(segments), events, segments_are_whole, history_is_whole))
     return MemorySnapshot(
@@ -217,7 +225,7 @@ def _build(value: object, cut: str, warnings: tuple[str, ...], budget: int) -> M
         stacks=tuple(reading.stacks.stacks),
         out_of_memory=tuple(failures),
         annotations=annotations,
-        allocator_settings=_settings(settings),
+        allocator_settings=settings,
         segments_are_whole=segments_are_whole,
         warnings=(*warnings, *notes),
     )

@@ -9,11 +9,18 @@ names of generated files.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 # More frames tell a caller's callers apart, which splits rows that a reader sees as one.
 KEPT_FRAMES = 5
+# A stated guess: so many lists of equal length with the same frames in three places are compared
+# with a new one. More would make a file of many alike stacks slow.
+MAX_ALIKE = 12
 
 _OPERATOR = re.compile(r"at::_ops::(\w+)::call\(")
 # Inside an installation of Python: torch's own modules, and the standard library.
@@ -45,10 +52,11 @@ class Stack:
 
 
 class StackTable:
-    """Numbers distinct stacks. Frames are shared objects in a snapshot: each is read once.
+    """Numbers distinct stacks. Frames are shared objects in a snapshot: each is read once, and a
+    list of the same frames as an earlier one is known without looking into them.
 
     `spend` is told how many frames are walked, so that a file cannot make few bytes look like
-    endless stacks.
+    endless stacks. Objects are told by their id: they must live as long as the table is used.
     """
 
     def __init__(self, spend: Callable[[int], None]) -> None:
@@ -56,7 +64,21 @@ class StackTable:
         self._spend = spend
         self._number: dict[Stack, int] = {}
         self._by_list: dict[int, int] = {}
+        self._alike: dict[tuple[int, int, int, int], list[tuple[list[Any], int]]] = {}
         self._tags: dict[int, tuple[str, str, int]] = {}
+        self._plain: set[int] = set()
+
+    def numbers(self, column: Iterable[object]) -> NDArray[np.int64]:
+        """`number` of each. What neighbours share (the two events of a free) is found once."""
+        found: list[int] = []
+        last: object = None
+        number = self.number(last)
+        for frames in column:
+            if frames is not last:
+                last = frames
+                number = self.number(frames)
+            found.append(number)
+        return np.array(found, dtype=np.int64)
 
     def number(self, frames: object) -> int:
         """Index of this stack in `stacks`; -1 when there are no frames."""
@@ -65,12 +87,25 @@ class StackTable:
         known = self._by_list.get(id(frames))
         if known is None:
             self._spend(len(frames))
-            stack = self._reduce(frames)
-            known = self._number.setdefault(stack, len(self.stacks))
-            if known == len(self.stacks):
-                self.stacks.append(stack)
-            self._by_list[id(frames)] = known
+            known = self._by_list[id(frames)] = self._look_up(frames)
         return known
+
+    def _look_up(self, frames: list[Any]) -> int:
+        count = len(frames)
+        middle = count >> 1
+        place = count, id(frames[middle]), id(frames[middle >> 1]), id(frames[-1])
+        alike = self._alike.setdefault(place, [])
+        for other, number in alike:
+            # Mostly a comparison of addresses. `other` is flat, so this cannot go deep.
+            if frames == other:
+                return number
+        stack = self._reduce(frames)
+        number = self._number.setdefault(stack, len(self.stacks))
+        if number == len(self.stacks):
+            self.stacks.append(stack)
+        if len(alike) < MAX_ALIKE and self._plain.issuperset(map(id, frames)):
+            alike.append((frames, number))
+        return number
 
     def _reduce(self, frames: list[object]) -> Stack:
         operator: str | None = None
@@ -93,6 +128,8 @@ class StackTable:
         known = self._tags.get(id(frame))
         if known is None:
             known = self._tags[id(frame)] = (*classify(frame), _line(frame))
+            if type(frame) is dict and set(map(type, frame.values())) <= {str, int}:
+                self._plain.add(id(frame))
         return known
 
 

@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+import torch._inductor.config
 from torch import Tensor, nn
 
 from common.recording.ranges import named_range
@@ -105,6 +106,8 @@ class Cell:
         if self.mode == "eager":
             return model
         torch._dynamo.config.cache_size_limit = 64
+        for name, value in dict(self.given.get("inductor") or {}).items():
+            setattr(torch._inductor.config, name, value)
         mode = "reduce-overhead" if self.mode == "reduce-overhead" else "default"
         compiled: Callable[..., Tensor] = torch.compile(
             model, fullgraph=True, dynamic=False, mode=mode

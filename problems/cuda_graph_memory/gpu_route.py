@@ -13,7 +13,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -38,14 +38,49 @@ Say = Callable[[str, int], None]
 
 
 @dataclass(frozen=True)
+class Knob:
+    """One knob turned against a cell of the matrix; the same row stands in the model's table."""
+
+    kind: str
+    mode: str
+    every: int = 1  # of the sizes
+    environment: Mapping[str, str] = field(default_factory=dict)
+    inductor: Mapping[str, Any] = field(default_factory=dict)
+
+
+# Pools, their order and fused kernels are cells of the matrix; these are not. Workspaces are told
+# by bf16, whose pools hold little else.
+KNOBS: Mapping[str, Knob] = {
+    "fewer-sizes": Knob("int8wo", "separate-pools", every=2),
+    "expandable": Knob(
+        "int8wo",
+        "separate-pools",
+        environment={"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True"},
+    ),
+    "workspace": Knob(
+        "bf16",
+        "separate-pools",
+        # KiB and number of buffers: the classic 8.125 MiB, and 8 MiB for the Lt handle.
+        environment={
+            "CUBLAS_WORKSPACE_CONFIG": ":4096:2:16:8",
+            "CUBLASLT_WORKSPACE_SIZE": "8192",
+        },
+    ),
+    "freezing": Knob("int8wo", "compiled", inductor={"freezing": True}),
+}
+
+
+@dataclass(frozen=True)
 class CellName:
     kind: str
     mode: str
     sizes: tuple[int, ...]
+    knob: str = ""
 
     @property
     def text(self) -> str:
-        return f"{self.kind}_{self.mode}_{len(self.sizes)}"
+        turned = f"_{self.knob}" if self.knob else ""
+        return f"{self.kind}_{self.mode}_{len(self.sizes)}{turned}"
 
 
 class CellFailed(WorklogError):
@@ -53,18 +88,30 @@ class CellFailed(WorklogError):
 
 
 def cells(preset: Mapping[str, Any]) -> list[CellName]:
-    """Every kind and mode with all sizes; the smaller sets of sizes only where `gpu_sizes` asks."""
+    """Every kind and mode with all sizes; the smaller sets of sizes only where `gpu_sizes` asks.
+
+    Then one cell for each knob, with all sizes or every other one.
+    """
     sizes = sorted(int(size) for size in preset["sizes"])
     counts = [int(n) for n in preset.get("gpu_sizes", [len(sizes)])]
-    return [
+    matrix = [
         CellName(kind, mode, tuple(sizes[:n])) for n in counts for kind in KINDS for mode in MODES
     ]
+    turned = [
+        CellName(knob.kind, knob.mode, tuple(sizes[:: knob.every]), name)
+        for name, knob in KNOBS.items()
+    ]
+    return matrix + turned
 
 
 def run_in_process(cell: CellName, preset: Mapping[str, Any], snapshot: Path) -> Mapping[str, Any]:
     """The cell in a process of its own. CellFailed with its last words."""
-    given = {**preset, "kind": cell.kind, "mode": cell.mode, "sizes": list(cell.sizes)}
-    environment = child_environment()
+    knob = KNOBS.get(cell.knob, Knob(cell.kind, cell.mode))
+    given = {
+        **preset, "kind": cell.kind, "mode": cell.mode, "sizes": list(cell.sizes),
+        "inductor": dict(knob.inductor),
+    }  # fmt: skip
+    environment = {**child_environment(), **knob.environment}
     # The variant's own packages are on this process's path, not on that of the environment.
     own = [path for path in sys.path if Path(path).name.startswith("triton-")]
     environment["PYTHONPATH"] = os.pathsep.join([*own, environment["PYTHONPATH"]])

@@ -11,11 +11,8 @@ generated. Not a test: what misses its target is marked in the table.
 from __future__ import annotations
 
 import argparse
-import datetime
 import gzip
 import json
-import os
-import platform
 import shutil
 import subprocess
 import sys
@@ -24,9 +21,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from bench_table import render
+from bench_table import all_recorded, render, write_page
 from peers import install
-from whole_process import Subject, interleaved, medians
+from whole_process import Subject, about, interleaved, medians
 
 HERE = Path(__file__).resolve().parent
 RECORDED = HERE / "recorded" / "diff.json"
@@ -128,25 +125,11 @@ def main() -> None:
                     "million": lambda: measure_million(folder, given.rounds),
                     "nsys": lambda: measure_nsys(folder, given.rounds),
                 }[part]()
-                found[part] = {**measured, "about": _about()}
+                found[part] = {**measured, "about": about("diff")}
         RECORDED.parent.mkdir(exist_ok=True)
         RECORDED.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    page = HERE / "README.md"
-    page.write_text(render(found, page.read_text(encoding="utf-8")), encoding="utf-8")
-    print(render(found, "<!-- figures -->\n<!-- end of figures -->"))
-
-
-def _about() -> dict[str, Any]:
-    """When and on what it was measured."""
-    with open("/proc/cpuinfo", encoding="utf-8") as stream:
-        models = [line.partition(":")[2].strip() for line in stream if "model name" in line]
-    return {
-        "date": datetime.date.today().isoformat(),
-        "cpu": models[0] if models else platform.processor(),
-        "cores": len(os.sched_getaffinity(0)),
-        "python": platform.python_version(),
-        "command": "diff",
-    }
+    write_page()
+    print(render(all_recorded(), "<!-- figures -->\n<!-- end of figures -->"))
 
 
 if __name__ == "__main__":

@@ -1,12 +1,32 @@
-"""How are the recorded figures of bench_diff.py shown? As tables between two marks of a page."""
+"""How are the benchmarks' recorded figures shown? As tables between two marks of a page."""
 
 from __future__ import annotations
 
+import json
 import re
+from pathlib import Path
 from typing import Any
 
 OURS, BARE = "worklog", "msgspec bound"
 BLOCK = re.compile(r"(<!-- figures -->\n).*?(<!-- end of figures -->)", re.DOTALL)
+
+HERE = Path(__file__).resolve().parent
+PAGE = HERE / "README.md"
+
+
+def all_recorded() -> dict[str, Any]:
+    """What bench_diff.py and bench_snapshot.py wrote last."""
+    found: dict[str, Any] = {}
+    diff, snapshot = (HERE / "recorded" / f"{name}.json" for name in ("diff", "snapshot"))
+    if diff.exists():
+        found |= json.loads(diff.read_text(encoding="utf-8"))
+    if snapshot.exists():
+        found["snapshot"] = json.loads(snapshot.read_text(encoding="utf-8"))
+    return found
+
+
+def write_page() -> None:
+    PAGE.write_text(render(all_recorded(), PAGE.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 def render(found: dict[str, Any], page: str) -> str:
@@ -19,13 +39,16 @@ def render(found: dict[str, Any], page: str) -> str:
     if "nsys" in found:
         parts += ["### Nsight Systems export of 1M kernels, 1M calls (`show`)", ""]
         parts += _nsys(found["nsys"])
+    if "snapshot" in found:
+        parts += ["", "### Memory snapshots of 1M events (`show` of one, `diff` of two)", ""]
+        parts += _snapshot(found["snapshot"])
     text = "\n".join(parts)
     return BLOCK.sub(lambda match: f"{match[1]}{text}\n{match[2]}", page)
 
 
 def _hta(part: dict[str, Any]) -> list[str]:
     costs, own = part["costs"], part["costs"][OURS]
-    rows = _table(costs, own)
+    rows = table_of(costs, own)
     rows += [f"| {name} | failed: {why} |  |  |  |  |  |" for name, why in part["failed"].items()]
     default = costs.get("HTA 0.5.0, default")
     best = _best(costs, "HTA 0.5.0, ijson")
@@ -53,7 +76,12 @@ def _million(part: dict[str, Any]) -> list[str]:
     lines = []
     for size, measured in part["sizes"].items():
         own = measured["costs"][OURS]
-        lines += [f"{int(size):,} + {int(size):,} events:", "", *_table(measured["costs"], own), ""]
+        lines += [
+            f"{int(size):,} + {int(size):,} events:",
+            "",
+            *table_of(measured["costs"], own),
+            "",
+        ]
     costs = part["sizes"]["1000000"]["costs"]
     ratio = costs[OURS]["wall_s"] / costs[BARE]["wall_s"]
     lines += [
@@ -67,10 +95,17 @@ def _million(part: dict[str, Any]) -> list[str]:
 def _nsys(part: dict[str, Any]) -> list[str]:
     own = part["costs"][OURS]
     target = _target("wall ≤ 3 s", own["wall_s"] <= 3)
-    return [*_table(part["costs"], own), "", target, _about(part)]
+    return [*table_of(part["costs"], own), "", target, _about(part)]
 
 
-def _table(costs: dict[str, Any], own: dict[str, float]) -> list[str]:
+def _snapshot(part: dict[str, Any]) -> list[str]:
+    costs, held = part["costs"], part["files"][0]
+    target = _target("show: wall ≤ 8 s", costs["show"]["wall_s"] <= 8)
+    size = f"- the file: {held['events']:,} events, {held['bytes'] / 1e6:,.0f} MB, not gzipped"
+    return [*table_of(costs, costs["show"]), "", target, size, _about(part)]
+
+
+def table_of(costs: dict[str, Any], own: dict[str, float]) -> list[str]:
     lines = [
         "| | wall s | CPU s | wall × ours | CPU × ours | peak MiB | runs |",
         "|---|--:|--:|--:|--:|--:|--:|",

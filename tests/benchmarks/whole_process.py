@@ -6,14 +6,17 @@ no memory of the benchmark itself is counted.
 
 from __future__ import annotations
 
+import datetime
 import json
 import os
+import platform
 import statistics
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 _WRAPPER = """
@@ -112,4 +115,17 @@ def medians(costs: Mapping[str, list[Cost]]) -> dict[str, dict[str, float]]:
             "runs": len(found),
         }
         for name, found in costs.items()
+    }
+
+
+def about(command: str) -> dict[str, Any]:
+    """When and on what it was measured."""
+    with open("/proc/cpuinfo", encoding="utf-8") as stream:
+        models = [line.partition(":")[2].strip() for line in stream if "model name" in line]
+    return {
+        "date": datetime.date.today().isoformat(),
+        "cpu": models[0] if models else platform.processor(),
+        "cores": len(os.sched_getaffinity(0)),
+        "python": platform.python_version(),
+        "command": command,
     }

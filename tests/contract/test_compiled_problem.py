@@ -59,3 +59,18 @@ def test_it_needs_neither_phases_nor_tolerances_nor_rounds(tmp_path: Path) -> No
 def test_what_is_wrong_is_said(tmp_path: Path, old: str, new: str, says: str) -> None:
     with pytest.raises(UsageError, match=says):
         read_problem(write(tmp_path, TEXT.replace(old, new)))
+
+
+@pytest.mark.parametrize("number", ["0", "-1", "true", '"2"', "1.5"])
+def test_at_once_is_a_number_of_variants(tmp_path: Path, number: str) -> None:
+    text = TEXT.replace('kind = "compiled"', f'kind = "compiled"\nat_once = {number}')
+    with pytest.raises(UsageError, match="at_once"):
+        read_problem(write(tmp_path, text))
+
+
+def test_only_what_is_not_timed_may_be_worked_out_side_by_side(tmp_path: Path) -> None:
+    assert read_problem(write(tmp_path, TEXT)).at_once == 1
+    two = TEXT.replace('kind = "compiled"', 'kind = "compiled"\nat_once = 2')
+    assert read_problem(write(tmp_path, two)).at_once == 2
+    with pytest.raises(UsageError, match="disturb each other"):
+        read_problem(write(tmp_path, two.replace('kind = "compiled"', 'kind = "sweep"')))

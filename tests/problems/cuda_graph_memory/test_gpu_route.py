@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,9 +13,11 @@ from helpers.graph_cells import SIZES, program
 
 from common.allocator.settings import MIB
 from common.allocator.snapshot_file import write_snapshot
+from common.contract.problem import load_problem
 from problems.cuda_graph_memory.cells import CAPTURING, MODES, Machine, run_cell
 from problems.cuda_graph_memory.gpu_route import (
     KINDS,
+    KNOBS,
     CellFailed,
     CellName,
     cells,
@@ -64,8 +68,42 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path]:
 
 
 def test_every_cell_is_one_process_of_its_own() -> None:
-    assert len(cells(PRESET)) == len(KINDS) * len(MODES)
-    assert len({cell.text for cell in cells({**PRESET, "gpu_sizes": [1, 4]})}) == 48
+    assert len(cells(PRESET)) == len(KINDS) * len(MODES) + len(KNOBS)
+    assert len({cell.text for cell in cells({**PRESET, "gpu_sizes": [1, 4]})}) == 48 + len(KNOBS)
+
+
+def test_each_knob_is_turned_in_its_own_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What reaches the process: the environment before torch is imported, Inductor's setting."""
+    seen: dict[str, tuple[Mapping[str, str], Mapping[str, Any]]] = {}
+
+    def started(command: Any, **given: Any) -> Any:
+        seen[Path(command[-1]).stem] = given["env"], json.loads(given["input"])
+        return subprocess.CompletedProcess(command, 0, '{"phases": []}\n', "")
+
+    monkeypatch.setattr(subprocess, "run", started)
+    for name in ("PYTORCH_CUDA_ALLOC_CONF", "CUBLAS_WORKSPACE_CONFIG"):
+        monkeypatch.delenv(name, raising=False)
+    for cell in cells(PRESET):
+        run_in_process(cell, PRESET, tmp_path / f"{cell.text}.pickle")
+    environment, given = seen["int8wo_separate-pools_4"]
+    assert "PYTORCH_CUDA_ALLOC_CONF" not in environment and not given["inductor"]
+    environment, given = seen["int8wo_separate-pools_4_expandable"]
+    assert environment["PYTORCH_CUDA_ALLOC_CONF"] == "expandable_segments:True"
+    assert seen["bf16_separate-pools_4_workspace"][0]["CUBLAS_WORKSPACE_CONFIG"] == ":4096:2:16:8"
+    assert seen["int8wo_separate-pools_2_fewer-sizes"][1]["sizes"] == list(SIZES[::2])
+    assert seen["int8wo_compiled_4_freezing"][1]["inductor"] == {"freezing": True}
+
+
+def test_every_predicted_figure_is_one_that_a_gpu_run_gives() -> None:
+    """A prediction about a cell that nobody records could never be scored."""
+    problem = load_problem("cuda_graph_memory")
+    names = {cell.text for cell in cells(problem.presets["cpu"].settings)}
+    predicted = [p.quantity.arguments[1] for one in problem.predictions for p in one.predictions]
+    for figure in set(predicted) - {"model_exact_percent"}:
+        assert any(figure.startswith(f"{name}_") for name in names), figure
+    assert all(any(f"_{knob}_" in figure for figure in predicted) for knob in KNOBS)
 
 
 def test_the_three_memories_come_from_file_and_driver(results: tuple[Any, Path]) -> None:
@@ -91,7 +129,7 @@ def test_growth_after_the_first_capture_is_the_models(results: tuple[Any, Path])
 
 def test_the_model_is_checked_against_every_recording(results: tuple[Any, Path]) -> None:
     table = results[0].tables["model"]
-    assert len(table.rows) == len(KINDS) * len(MODES) - 1
+    assert len(table.rows) == len(KINDS) * len(MODES) + len(KNOBS) - 1
     assert results[0].figures["model_exact_percent"]["value"] == pytest.approx(100)
 
 
@@ -103,7 +141,10 @@ def test_a_cell_that_fails_is_named_and_leaves_no_figures(results: tuple[Any, Pa
 
 def test_small_recordings_are_kept(results: tuple[Any, Path]) -> None:
     files = sorted(path.name for path in results[1].glob("*.pickle.gz"))
-    assert len(files) == len(CAPTURING) and all(name.startswith("int8wo_") for name in files)
+    knobs = sum(knob.kind == "int8wo" and knob.mode in CAPTURING for knob in KNOBS.values())
+    assert len(files) == len(CAPTURING) + knobs and all(
+        name.startswith("int8wo_") for name in files
+    )
     assert all(path.stat().st_size < 1 << 20 for path in results[1].iterdir())
 
 
