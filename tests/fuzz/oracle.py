@@ -77,7 +77,7 @@ class Judge:
         self.path = self.folder / "case"
         self.good = {}
         for name, data in good.items():
-            self.good[name] = self.folder / f"good-{name}"
+            self.good[name] = self.folder / f"good-{name.replace('/', '-')}"
             self.good[name].write_bytes(data)
         self.outcomes: Counter[str] = Counter()
 
@@ -122,7 +122,7 @@ class Judge:
         _terminal(text, "show")
 
     def _compared(self, case: Case) -> None:
-        good = self.good.get(case.format)
+        good = self.good.get(case.seed or case.format)
         if good is None:
             return
         for a, b in ((self.path, good), (good, self.path)):
