@@ -103,7 +103,8 @@ def work(
             says = f"the process grew from {before} to {after} bytes"
             faults.append({"number": stop - 1, "changes": [], "fault": says})
         line = {
-            "cases": stop - start, "from_real_files": from_real, "outcomes": dict(judge.outcomes), "faults": faults,
+            "cases": stop - start, "from_real_files": from_real, "faults": faults,
+            "outcomes": dict(judge.outcomes),
             "slowest_s": round(slowest, 3), "memory_ratio": round(after / before, 3),
             "traced_share_of_limit": round(highest, 3), "cpu_s": round(time.process_time(), 1),
         }  # fmt: skip
@@ -119,7 +120,8 @@ def run(
     if real is None:
         real = real_seeds()
     total: dict[str, Any] = {
-        "seed": seed, "first": first, "cases": 0, "from_real_files": 0, "outcomes": Counter(), "faults": [],
+        "seed": seed, "first": first, "cases": 0, "from_real_files": 0, "outcomes": Counter(),
+        "faults": [],
         "killed": 0, "slowest_s": 0.0, "memory_ratio": 0.0, "traced_share_of_limit": 0.0,
         "cpu_s": 0.0, "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "python": platform.python_version(), "machine": machine(),

@@ -301,7 +301,7 @@ def view(draw: random.Random, export: Export) -> str:
 
 def more_columns(draw: random.Random, export: Export) -> str:
     table = SET  # of the rest, what is gone or has another name cannot get one
-    column = draw.choice(("greenContextId INTEGER", '"a ""b"" c" TEXT', "x", "rowidx INTEGER"))
+    column = draw.choice(("newContextId INTEGER", '"a ""b"" c" TEXT', "x", "rowidx INTEGER"))
     export.run(f"ALTER TABLE {table} ADD COLUMN {column}")
     return f"{table} has a column more"
 

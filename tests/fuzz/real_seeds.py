@@ -23,6 +23,7 @@ from typing import Any
 
 from fuzz import memory_cases, nsys_cases, text_cases, torch_cases
 from fuzz.case import Unit, Units
+from fuzz.text_cases import DURATION
 
 LARGEST_TORCH_BYTES = 6 << 20  # packed or not: larger ones take seconds to cut
 GPU_EVENTS, OTHERS_EACH, LONGEST_EVENT = 8, 4, 1_500
@@ -279,10 +280,8 @@ def _ncu(data: bytes) -> RealSeed | None:
         return None
     table = list(csv.reader(lines[begin:]))
     header = table[0]
-    raw = "gpu__time_duration.sum" in header
-    kept = [
-        at for at, name in enumerate(header) if at < COLUMNS_KEPT or name == "gpu__time_duration.sum"
-    ]  # fmt: skip
+    raw = DURATION in header
+    kept = [at for at, name in enumerate(header) if at < COLUMNS_KEPT or name == DURATION]
     cut = [[row[at] for at in kept] for row in table if len(row) == len(header)]
     head, rows = (cut[:2], cut[2:]) if raw else (cut[:1], cut[1:])
     rows = rows[: LAUNCHES_KEPT if raw else 10 * LAUNCHES_KEPT]
@@ -299,7 +298,7 @@ def _quoted(cells: list[str]) -> str:
 
 
 def _launch(header: list[str], units: list[str], row: list[str]) -> tuple[Unit, ...]:
-    at = header.index("gpu__time_duration.sum")
+    at = header.index(DURATION)
     spent = Decimal(row[at].replace(",", "")).scaleb(_EXPONENTS[units[at]])
     return ((row[header.index("Kernel Name")], int(spent)),)
 
