@@ -11,6 +11,7 @@ exactly. Ranks that only one side has, or that cannot be read, are in no sum and
 from __future__ import annotations
 
 import statistics
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -78,12 +79,13 @@ def compare_ranks(a: str, b: str, by: str | None = None) -> Difference:
     if not done:
         rank, says = next(iter(failed.items()))
         raise UsageError(f"none of the {len(both)} ranks can be compared; rank {rank}: {says}")
-    first = done[0].whole
-    for one in done[1:]:
-        if (one.whole.quantity, one.whole.source) != (first.quantity, first.source):
+    kinds = Counter((one.whole.quantity, one.whole.source) for one in done)
+    (quantity, source), _ = kinds.most_common(1)[0]
+    for one in done:
+        if (one.whole.quantity, one.whole.source) != (quantity, source):
             failed[one.pair.rank] = (
-                f"its {one.whole.quantity} ({one.whole.source}) cannot be added to the "
-                f"{first.quantity} ({first.source}) of rank {done[0].pair.rank}; record it alike"
+                f"its {one.whole.quantity} ({one.whole.source}) cannot be added to the {quantity} "
+                f"({source}) of the others; record it alike"
             )
     done = [one for one in done if one.pair.rank not in failed]
     alone = [pair for pair in pairs if not (pair.a and pair.b)]
@@ -128,8 +130,8 @@ def _total(
     ]
     known = [one.gaps for one in wholes if one.gaps is not None]
     remainders: dict[str, Remainder] = {}
-    for one in wholes:
-        for left in one.remainders:
+    for whole in wholes:
+        for left in whole.remainders:
             held = remainders.get(left.name, Remainder(left.name, 0, 0))
             remainders[left.name] = Remainder(left.name, held.a + left.a, held.b + left.b)
     warnings = [
@@ -224,8 +226,8 @@ def _judged(done: Sequence[RankDifference]) -> Judgement:
     way round; the ratio is that of the rank that moved most in that direction."""
     judged = {one.pair.rank: one.whole.judgement for one in done}
     by_verdict: dict[str, list[str]] = {}
-    for rank, found in judged.items():
-        by_verdict.setdefault(found.verdict, []).append(rank)
+    for name, found in judged.items():
+        by_verdict.setdefault(found.verdict, []).append(name)
     sure = [verdict for verdict in ("SLOWER", "FASTER") if verdict in by_verdict]
     if "NOT_COMPARABLE" in by_verdict:
         verdict = "NOT_COMPARABLE"
@@ -234,9 +236,9 @@ def _judged(done: Sequence[RankDifference]) -> Judgement:
     else:
         verdict = "SAME" if set(by_verdict) == {"SAME"} else "AMBIGUOUS"
     deciding = by_verdict.get(verdict, list(judged))
-    ratios = {rank: judged[rank].ratio for rank in deciding}
-    known = {rank: ratio for rank, ratio in ratios.items() if ratio is not None}
-    rank = None
+    ratios = {name: judged[name].ratio for name in deciding}
+    known = {name: ratio for name, ratio in ratios.items() if ratio is not None}
+    rank: str | None = None
     if known:
         best = {"SLOWER": max, "FASTER": min}.get(verdict, _nearest_the_median)
         rank = best(known, key=known.__getitem__)

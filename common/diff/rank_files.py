@@ -49,7 +49,7 @@ def _is_rank_folder(folder: Path) -> bool:
 def _is_candidate(path: Path) -> bool:
     name = path.name.lower().removesuffix(".gz")
     # A link that leads nowhere counts: its rank is there and cannot be read.
-    is_file = path.is_file() or path.is_symlink() and not path.exists()
+    is_file = path.is_file() or (path.is_symlink() and not path.exists())
     return is_file and not name.startswith(".") and name.endswith(ENDINGS)
 
 

@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 from typing import TypeVar
 
 from common.errors import PreconditionError
@@ -58,25 +59,25 @@ def in_processes(
         return
     context = multiprocessing.get_context("fork")
     waiting = list(items)[::-1]
-    running: dict[Connection, tuple[multiprocessing.process.BaseProcess, Item]] = {}
+    running: dict[Connection, tuple[BaseProcess, Item]] = {}
     try:
         while waiting or running:
             while waiting and len(running) < most:
                 item = waiting.pop()
                 reading, writing = context.Pipe(duplex=False)
-                process = context.Process(target=_send, args=(work, item, writing))
-                process.start()
+                started = context.Process(target=_send, args=(work, item, writing))
+                started.start()
                 writing.close()
-                running[reading] = process, item
+                running[reading] = started, item
             for ready in wait(list(running)):
                 assert isinstance(ready, Connection)
                 process, item = running.pop(ready)
                 result = _received(ready, process)
                 yield item, result
     finally:
-        for process, _ in running.values():
-            process.kill()
-            process.join()
+        for unasked, _ in running.values():
+            unasked.kill()
+            unasked.join()
 
 
 def _tried(work: Callable[[Item], Result], item: Item) -> Result | Exception:
@@ -91,9 +92,7 @@ def _send(work: Callable[[Item], Result], item: Item, writing: Connection) -> No
         writing.send_bytes(pickle.dumps(_tried(work, item), pickle.HIGHEST_PROTOCOL))
 
 
-def _received(
-    ready: Connection, process: multiprocessing.process.BaseProcess
-) -> Result | Exception:
+def _received(ready: Connection, process: BaseProcess) -> Result | Exception:
     try:
         result: Result | Exception = pickle.loads(ready.recv_bytes())  # our own process wrote it
     except (EOFError, OSError, pickle.UnpicklingError):
