@@ -28,6 +28,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +47,7 @@ BATCH = 5_000
 SEEDS = "seeds.pickle"
 
 
+@cache
 def real_seeds() -> list[RealSeed]:
     """Slices of the real files, where there are any; of our own compiled kernels always."""
     from fuzz.real_seeds import cut_all

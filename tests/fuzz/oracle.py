@@ -107,8 +107,7 @@ class Judge:
     def _refused(self, case: Case, error: WorklogError) -> None:
         self.outcomes[f"{case.format} refused"] += 1
         text = str(error)
-        if "\n" in text or ";" not in text + (";" if "readable are" in text else ""):
-            raise Fault(f"an error without a next action: {text[:300]}")
+        check_refusal(text)
         if case.intact and not case.refusable:
             raise Fault(f"{sum(case.intact.values())} intact were refused: {text[:300]}")
 
@@ -151,6 +150,12 @@ class Judge:
             peak = tracemalloc.get_traced_memory()[1]
             tracemalloc.stop()
         return peak
+
+
+def check_refusal(text: str) -> None:
+    """One line that ends in an action."""
+    if "\n" in text or ";" not in text + (";" if "readable are" in text else ""):
+        raise Fault(f"an error without a next action: {text[:300]}")
 
 
 def _compare(case: Case, found: Units) -> None:
