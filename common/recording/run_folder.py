@@ -59,7 +59,25 @@ def write_text(path: Path, text: str) -> None:
     temporary.replace(path)
 
 
+def check_regular(path: Path) -> None:
+    """Raises UsageError for what would be waited for or read for ever, and for a link that leads
+    nowhere: a folder may come from somebody else. What is not there at all is fine."""
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        if path.is_symlink():
+            raise UsageError(
+                f"{path} is a link that leads nowhere; take the run again from where it was made"
+            ) from error
+        return
+    if not stat.S_ISREG(mode):
+        raise UsageError(
+            f"{path} is a pipe, a device or a folder; take the run again from where it was made"
+        )
+
+
 def read_json(path: Path) -> Any:
+    check_regular(path)
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -255,6 +273,7 @@ class Run:
 
 def read_samples(path: Path) -> Iterator[dict[str, Any]]:
     """Every complete line; a last line cut off by a kill is no sample."""
+    check_regular(path)
     if not path.exists():
         return
     with path.open("rb") as stream:
@@ -277,6 +296,9 @@ def open_run(folder: Path) -> Run:
     """Read a run folder. Raises UsageError for anything that is none."""
     if not folder.is_dir():
         raise UsageError(f"{folder} is no folder; give the folder of a run")
+    for path in sorted(folder.iterdir()):
+        if path.suffix in (".json", ".jsonl"):  # whoever reads one of them may rely on it
+            check_regular(path)
     manifest = read_json(folder / "manifest.json")
     if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
         raise UsageError(f"{folder}/manifest.json is no {SCHEMA}; give the folder of a run")
