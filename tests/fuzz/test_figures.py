@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,14 @@ from fuzz import figures
 def test_the_table_is_current() -> None:
     text = figures.README.read_text(encoding="utf-8")
     assert figures.with_table(text) == text, "run: python tests/fuzz/figures.py --write"
+
+
+def test_every_test_that_the_page_names_exists() -> None:
+    named = re.findall(r"`([\w/]+\.py)::(\w+)`", figures.README.read_text(encoding="utf-8"))
+    assert len(named) > 40
+    for file, name in named:
+        text = (figures.README.parent / file).read_text(encoding="utf-8")
+        assert re.search(rf"^def {name}\(", text, re.MULTILINE), f"{file}::{name}"
 
 
 def test_a_run_that_fell_short_or_found_a_fault_is_called_missed(
