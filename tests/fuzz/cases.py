@@ -41,7 +41,8 @@ _NAMES, _SHARES = list(WEIGHTS), [share for share, _ in WEIGHTS.values()]
 def make(seed: int, number: int, only: str | None = None, real: Sequence[RealSeed] = ()) -> Case:
     """The same case for the same numbers and the same real files, on every machine."""
     draw = random.Random(seed << 40 | number)
-    name = draw.choices(_NAMES, _SHARES)[0] if only is None else only
+    name = draw.choices(_NAMES, _SHARES)[0]
+    name = only or name
     fitting = [one for one in real if one.format == name]
     if not fitting or draw.random() >= REAL_SHARE:
         return WEIGHTS[name][1](draw)

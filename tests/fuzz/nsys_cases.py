@@ -243,10 +243,11 @@ def repeated(draw: random.Random, export: Export) -> str:
 
 def other_order(draw: random.Random, export: Export) -> str:
     table = export.any_table(draw, KERNEL, CALL)
-    export.run(f"CREATE TABLE held AS SELECT * FROM {table} ORDER BY random()")
+    rows = export.database.execute(f"SELECT * FROM {table}").fetchall()
+    draw.shuffle(rows)
     export.run(f"DELETE FROM {table}")
-    export.run(f"INSERT INTO {table} SELECT * FROM held")
-    export.run("DROP TABLE held")
+    for row in rows:
+        export.run(f"INSERT INTO {table} VALUES ({', '.join('?' * len(row))})", row)
     # From here on a row's number says nothing.
     for key in [key for key in export.rows if key[0] == table]:
         export.more.append((table, export.rows.pop(key)))
