@@ -20,7 +20,8 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +37,11 @@ RANKS, EVENTS_PER_RANK = 64, 50_000
 LIMIT_S = 3_600.0
 
 
-def measure_sizes(sizes: Sequence[int], generator: str, ending: str, folder: Path) -> Any:
-    """`show` of one file and `diff` of two, once for every size: CPU time is the figure."""
+def measure_sizes(
+    sizes: Sequence[int], generator: str, ending: str, folder: Path, keep: Callable[[Any], None]
+) -> Any:
+    """`show` of one file and `diff` of two, once for every size: CPU time is the figure. What is
+    known is kept after every size: the largest take long."""
     found: dict[str, Any] = {"sizes": {}}
     for size in sizes:
         pair = [folder / f"{side}{ending}" for side in "ab"]
@@ -54,10 +58,11 @@ def measure_sizes(sizes: Sequence[int], generator: str, ending: str, folder: Pat
         for path in pair:
             path.unlink()
         print(size, found["sizes"][str(size)], file=sys.stderr, flush=True)
-    for command in ("show", "diff"):
-        found[f"fit_{command}"] = fitted(
-            sizes, [found["sizes"][str(n)]["costs"][command] for n in sizes]
-        )
+        done = [size for size in sizes if str(size) in found["sizes"]]
+        for command in ("show", "diff") if len(done) > 1 else ():
+            costs_of = [found["sizes"][str(n)]["costs"][command] for n in done]
+            found[f"fit_{command}"] = fitted(done, costs_of)
+            keep(found)
     return found
 
 
@@ -91,7 +96,9 @@ def fitted(sizes: Sequence[int], costs: Sequence[dict[str, float]]) -> dict[str,
     return said
 
 
-def measure_ranks(folder: Path, ranks: int = RANKS, events: int = EVENTS_PER_RANK) -> Any:
+def measure_ranks(
+    folder: Path, keep: Callable[[Any], None], ranks: int = RANKS, events: int = EVENTS_PER_RANK
+) -> Any:
     """Two folders of per-rank traces beside each other; a quarter of the ranks shows the slope."""
     sides = [folder / side for side in "ab"]
     for number, side in enumerate(sides):
@@ -110,12 +117,18 @@ def measure_ranks(folder: Path, ranks: int = RANKS, events: int = EVENTS_PER_RAN
             for path in sorted(side.iterdir(), key=lambda p: int(p.stem.split("-")[1]))[count:]:
                 path.unlink()
         found["costs"][str(count)] = _figures(cost_of(worklog("diff", *sides), LIMIT_S))
+        keep(found)
         print(count, found["costs"][str(count)], file=sys.stderr, flush=True)
     for side in sides:
         for path in side.iterdir():
             path.unlink()
         side.rmdir()
     return found
+
+
+def _keep(found: dict[str, Any], part: str, about: dict[str, Any], measured: Any) -> None:
+    found[part] = {**measured, "about": about}
+    RESULT.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
 def _figures(cost: Cost) -> dict[str, float]:
@@ -134,8 +147,8 @@ def main() -> None:
     given = parser.parse_args()
     found = json.loads(RESULT.read_text(encoding="utf-8")) if RESULT.exists() else {}
     ways = {
-        "torch": lambda place: measure_sizes(TORCH_EVENTS, "generate_trace.py", ".json", place),
-        "nsys": lambda place: measure_sizes(NSYS_KERNELS, "generate_nsys.py", ".sqlite", place),
+        "torch": partial(measure_sizes, TORCH_EVENTS, "generate_trace.py", ".json"),
+        "nsys": partial(measure_sizes, NSYS_KERNELS, "generate_nsys.py", ".sqlite"),
         "ranks": measure_ranks,
     }
     for part in given.only or list(ways):
@@ -146,8 +159,7 @@ def main() -> None:
                 "memory_gib": round(memory / (1 << 30), 1),
             }  # fmt: skip
             about.pop("command", None)
-            found[part] = {**ways[part](Path(made)), "about": about}
-        RESULT.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+            ways[part](Path(made), partial(_keep, found, part, about))
     print(json.dumps(found, indent=1))
 
 
