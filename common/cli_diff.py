@@ -27,7 +27,9 @@ def add_diff(commands: Any) -> None:
     """Add the command to a parser's commands."""
     says = "what makes the difference between two traces, reports, snapshots or runs"
     diff = commands.add_parser("diff", help=says, description=says)
-    diff.add_argument("a", metavar="A", help="before: a file, also gzipped, or RUN#VARIANT")
+    diff.add_argument(
+        "a", metavar="A", help="before: a file, also gzipped, RUN#VARIANT, or a folder of ranks"
+    )
     diff.add_argument("b", metavar="B", help="after: the same")
     diff.add_argument(
         "--by", metavar="WHAT", help="kernel, operator, module, range, gap, ...: the rows"
@@ -75,7 +77,9 @@ def run_diff(arguments: argparse.Namespace) -> int:
     _print(difference, arguments)
     _say("warning", outcome.warnings)
     _say("failed", outcome.failures)
-    return 1 if outcome.failures else 0
+    if outcome.failures:
+        return 1
+    return UsageError.exit_code if difference.extra.get("failed_ranks") else 0
 
 
 def compare(a: str, b: str, by: str | None) -> Difference:
@@ -124,6 +128,8 @@ def _print(difference: Difference, arguments: argparse.Namespace) -> None:
 
     from common.report.diff_sides import warnings_of
     from common.report.diff_text import SCREEN, difference_text
+    from common.report.rank_table import SHOWN as RANKS_SHOWN
+    from common.report.rank_table import rank_table
 
     _encode_output(errors="backslashreplace")  # a terminal that knows only ASCII
     asked = arguments.top is not None
@@ -135,6 +141,9 @@ def _print(difference: Difference, arguments: argparse.Namespace) -> None:
             colour=_colour(),
         )
     )
+    ranks = rank_table(difference, arguments.top if asked else RANKS_SHOWN)
+    if ranks is not None:
+        print(f"\n{ranks.text()}")
     sys.stdout.flush()
     _say("warning", warnings_of(difference))
 

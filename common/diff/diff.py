@@ -7,14 +7,19 @@ from dataclasses import replace
 from importlib import import_module
 
 from common.diff.difference import Difference
+from common.diff.rank_files import are_rank_folders
 from common.diff.sides import RUN, Side, check_kinds, open_sides
 
 
 def compare_files(a: str, b: str, by: str | None = None) -> Difference:
-    """Compare what two names stand for: files of a profiler, or RUN#VARIANT.
+    """Compare what two names stand for: files of a profiler, RUN#VARIANT, or folders of ranks.
 
     Raises UsageError, in one line, for what cannot be read or compared and for an unknown `by`.
     """
+    if are_rank_folders(a, b):
+        compare_ranks = import_module("common.diff.rank_diff").compare_ranks
+        ranks: Difference = compare_ranks(a, b, by)
+        return ranks
     side_a, side_b = open_sides(a, b, _load)
     warnings = check_kinds(side_a, side_b)
     found = _WAYS[side_a.kind](side_a, side_b, by)

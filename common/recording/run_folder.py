@@ -14,10 +14,14 @@ a run that was killed keeps every sample it had flushed and can never be taken f
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import re
+import stat
+import time
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from io import RawIOBase
@@ -29,6 +33,12 @@ from common.errors import PreconditionError, UsageError
 SCHEMA = "worklog.run/1"
 UNFINISHED = ".unfinished"
 HIDDEN = ".new-"
+# What a killed process can leave beside runs: a hidden folder with at most a manifest in it, and
+# the file that tried whether the place can be written to.
+_LEFT_FOLDER = re.compile(re.escape(HIDDEN) + r"\d+-[0-9a-f]{8}")
+_LEFT_FILE = re.compile(r"\.write-test-\d+")
+_MADE_FIRST = frozenset(("manifest.json", "manifest.json.part"))
+ABANDONED_AFTER_S = 60.0  # between making a folder and locking it lie microseconds
 SMALLEST_FREE_BYTES = 64 << 20
 
 
@@ -47,7 +57,25 @@ def write_text(path: Path, text: str) -> None:
     temporary.replace(path)
 
 
+def check_regular(path: Path) -> None:
+    """Raises UsageError for what would be waited for or read for ever, and for a link that leads
+    nowhere: a folder may come from somebody else. What is not there at all is fine."""
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        if path.is_symlink():
+            raise UsageError(
+                f"{path} is a link that leads nowhere; take the run again from where it was made"
+            ) from error
+        return
+    if not stat.S_ISREG(mode):
+        raise UsageError(
+            f"{path} is a pipe, a device or a folder; take the run again from where it was made"
+        )
+
+
 def read_json(path: Path) -> Any:
+    check_regular(path)
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -78,6 +106,60 @@ def ensure_writable(folder: Path) -> None:
     free = shutil.disk_usage(folder).free
     if free < SMALLEST_FREE_BYTES:
         raise PreconditionError(full_disk_message(folder))
+
+
+def remove_abandoned(parent: Path) -> tuple[Path, ...]:
+    """Remove what runs that were killed as they began left in `parent`; returns what that was.
+
+    A folder that is being made is locked by the process that makes it, and the kernel ends the lock
+    with the process: whatever the process id means by now, or in whichever container it ran. Only
+    what has our own naming, is a minute old and holds nothing but a first manifest is touched.
+    """
+    removed = []
+    import shutil  # as above
+
+    oldest = time.time() - ABANDONED_AFTER_S
+    for path in sorted(parent.iterdir()):
+        try:
+            facts = path.lstat()
+            if facts.st_mtime > oldest:
+                continue
+            if stat.S_ISREG(facts.st_mode) and _LEFT_FILE.fullmatch(path.name):
+                path.unlink()
+            elif stat.S_ISDIR(facts.st_mode) and _LEFT_FOLDER.fullmatch(path.name):
+                with _locked(path):
+                    if not {held.name for held in path.iterdir()} <= _MADE_FIRST:
+                        continue
+                    shutil.rmtree(path)
+            else:
+                continue
+        except OSError:  # locked by a living process, gone by now, or not ours to remove
+            continue
+        removed.append(path)
+    return tuple(removed)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Raises OSError where another process holds the lock, or the file system has none."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def _locked_if_possible(folder: Path) -> Iterator[None]:
+    """A file system without locks makes runs all the same: there nothing can be locked to remove
+    it either."""
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(_locked(folder))
+        except OSError:
+            pass
+        yield
 
 
 def full_disk_message(folder: Path | str) -> str:
@@ -119,6 +201,7 @@ class RunWriter:
         import shutil
 
         ensure_writable(parent)
+        remove_abandoned(parent)
         now = datetime.now(UTC)
         # A revision that is handed in may be a branch's name with slashes in it.
         short = re.sub(r"[^A-Za-z0-9._+-]", "-", revision[:7])
@@ -130,8 +213,9 @@ class RunWriter:
         made = parent / f"{HIDDEN}{os.getpid()}-{secrets.token_hex(4)}"
         made.mkdir()
         try:
-            write_json(made / "manifest.json", document)
-            return RunWriter(_renamed(made, parent, stem), document)
+            with _locked_if_possible(made):
+                write_json(made / "manifest.json", document)
+                return RunWriter(_renamed(made, parent, stem), document)
         except BaseException:
             shutil.rmtree(made, ignore_errors=True)
             raise
@@ -194,6 +278,7 @@ class Run:
 
 def read_samples(path: Path) -> Iterator[dict[str, Any]]:
     """Every complete line; a last line cut off by a kill is no sample."""
+    check_regular(path)
     if not path.exists():
         return
     with path.open("rb") as stream:
@@ -216,6 +301,9 @@ def open_run(folder: Path) -> Run:
     """Read a run folder. Raises UsageError for anything that is none."""
     if not folder.is_dir():
         raise UsageError(f"{folder} is no folder; give the folder of a run")
+    for path in sorted(folder.iterdir()):
+        if path.suffix in (".json", ".jsonl"):  # whoever reads one of them may rely on it
+            check_regular(path)
     manifest = read_json(folder / "manifest.json")
     if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
         raise UsageError(f"{folder}/manifest.json is no {SCHEMA}; give the folder of a run")

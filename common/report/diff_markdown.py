@@ -14,6 +14,7 @@ from common.diff.difference import Difference, Row
 from common.report import diff_sides as sides
 from common.report import diff_view as view
 from common.report.diff_lines import Line, causes, matched, row_lines
+from common.report.rank_table import rank_table
 
 LIMIT = 65_000  # GitHub takes 65,536 characters in a comment
 NAMES, NAME_LENGTH = 20, 160
@@ -47,6 +48,7 @@ def _parts(d: Difference, rows: Sequence[Row], top: int) -> list[str]:
         _list(d.notes),
         _rows(d, rows, top),
         _gaps(d),
+        _folded("By rank", _ranks(d)),
         _folded("How the rows were matched", _matching(d)),
         _folded("Warnings", _list(sides.warnings_of(d))),
     ]
@@ -131,6 +133,11 @@ def _gaps(d: Difference) -> str:
         for delta, a, b, counts, cause in causes(d.gaps, LISTED)
     ]  # fmt: skip
     return _table((*right, "idle time by cause"), rows, right)
+
+
+def _ranks(d: Difference) -> str:
+    found = rank_table(d)
+    return found.markdown() if found is not None else ""
 
 
 def _matching(d: Difference) -> str:

@@ -20,14 +20,41 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 _WRAPPER = """
-import json, resource, subprocess, sys, time
+import json, os, resource, subprocess, sys, tempfile, threading, time
+
+def resident(process):
+    total = 0
+    try:
+        with open(f"/proc/{process}/statm") as stream:
+            total = int(stream.read().split()[1]) * resource.getpagesize()
+        for task in os.listdir(f"/proc/{process}/task"):
+            with open(f"/proc/{process}/task/{task}/children") as stream:
+                total += sum(map(resident, stream.read().split()))
+    except OSError:
+        pass
+    return total
+
+peak, ended = 0, threading.Event()
+
+def look():
+    global peak
+    while not ended.wait(0.05):
+        peak = max(peak, resident(process.pid))
+
 begin = time.perf_counter()
-done = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+said = tempfile.TemporaryFile()
+process = subprocess.Popen(sys.argv[1:], stdout=subprocess.DEVNULL, stderr=said)
+watching = threading.Thread(target=look)
+watching.start()
+process.wait()
 wall = time.perf_counter() - begin
+ended.set()
+watching.join()
+said.seek(0)
 used = resource.getrusage(resource.RUSAGE_CHILDREN)
-last = done.stderr.decode("utf-8", "replace").strip().splitlines()[-1:]
-print(json.dumps([wall, used.ru_utime + used.ru_stime, used.ru_maxrss * 1024, done.returncode,
-                  last[0] if last else ""]))
+last = said.read().decode("utf-8", "replace").strip().splitlines()[-1:]
+print(json.dumps([wall, used.ru_utime + used.ru_stime, used.ru_maxrss * 1024, process.returncode,
+                  last[0] if last else "", max(peak, used.ru_maxrss * 1024)]))
 """
 
 
@@ -37,14 +64,18 @@ _NOT_PASSED_ON = ("PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED")
 
 @dataclass(frozen=True)
 class Cost:
+    """`peak_bytes` is the largest process's, `tree_peak_bytes` the largest sum of all of them."""
+
     wall_s: float
     cpu_s: float
     peak_bytes: int
+    tree_peak_bytes: int = 0
 
     def __add__(self, other: Cost) -> Cost:
         """One after the other."""
         peak = max(self.peak_bytes, other.peak_bytes)
-        return Cost(self.wall_s + other.wall_s, self.cpu_s + other.cpu_s, peak)
+        tree = max(self.tree_peak_bytes, other.tree_peak_bytes)
+        return Cost(self.wall_s + other.wall_s, self.cpu_s + other.cpu_s, peak, tree)
 
 
 class Failed(Exception):
@@ -61,10 +92,10 @@ def cost_of(command: Sequence[str], limit_s: float = 600.0) -> Cost:
         )  # fmt: skip
     except subprocess.TimeoutExpired as error:
         raise Failed(f"stopped after {limit_s:.0f} s") from error
-    wall, cpu, peak, code, says = json.loads(done.stdout)
+    wall, cpu, peak, code, says, tree = json.loads(done.stdout)
     if code:
         raise Failed(says or f"exit code {code}")
-    return Cost(wall, cpu, peak)
+    return Cost(wall, cpu, peak, tree)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,15 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from helpers.changes import Change, Events, by_name, renumbered, shifted, shuffled
+from helpers.changes import (
+    Change,
+    Events,
+    by_name,
+    renumbered,
+    shifted,
+    shuffled,
+    streams_swapped,
+)
 from helpers.command import CHECKOUT
 from helpers.programs import Program
 
@@ -126,7 +134,7 @@ FILES = (
 )
 
 
-@pytest.mark.parametrize("change", [shifted, shuffled, renumbered])
+@pytest.mark.parametrize("change", [shifted, shuffled, renumbered, streams_swapped])
 @pytest.mark.parametrize("file", FILES)
 def test_when_and_under_which_numbers_work_ran_does_not_matter(
     real_data: Path, tmp_path: Path, file: str, change: Change
@@ -142,6 +150,23 @@ def test_when_and_under_which_numbers_work_ran_does_not_matter(
     assert by_name(compare_files(third, str(plain)).rows) == by_name(
         compare_files(third, str(other)).rows
     )
+
+
+@pytest.mark.parametrize(
+    "file",
+    [*FILES, "torch/hta_cpu_only.json.gz", "nsys/small_fwd.sqlite.gz",
+     "nsys/lm_2_7B_compile_ro.sqlite.gz", "ncu/toy_2080ti.raw.csv",
+     "memory/small_from_empty.pickle.gz"],
+)  # fmt: skip
+def test_a_file_of_any_format_beside_its_copy_is_the_same(
+    real_data: Path, tmp_path: Path, file: str
+) -> None:
+    copy_ = tmp_path / "under another name"
+    copy_.write_bytes((real_data / file).read_bytes())
+    found = compare_files(str(real_data / file), str(copy_))
+    assert found.delta == found.residual == 0 and found.total_a == found.total_b != 0
+    assert not [row for row in found.rows if row.delta or row.count_a != row.count_b]
+    assert found.judgement.verdict == "SAME"
 
 
 # What must matter, and by how much

@@ -15,6 +15,7 @@ import argparse
 import json
 import os
 import random
+import shutil
 import signal
 import sys
 import tempfile
@@ -29,12 +30,14 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from fuzz.cases import GOOD  # noqa: E402
 from helpers.command import processes_naming, start, wait_for, worklog  # noqa: E402
+from helpers.recordable import make_recordable, step  # noqa: E402
 from helpers.synthetic import make_problem  # noqa: E402
 
+from common.experiments.import_evidence import import_evidence  # noqa: E402
 from common.recording.run_folder import HIDDEN, open_run  # noqa: E402
 from common.report.summary import build_summary  # noqa: E402
 
-KINDS = ("bench", "profile", "report", "diff", "convert", "nsys")
+KINDS = ("bench", "profile", "report", "diff", "convert", "nsys", "record")
 NSYS = """#!/bin/sh
 case "$*" in
   --version) echo "Version 2022.4.2"; exit 0 ;;
@@ -56,12 +59,15 @@ class Place:
 
     def __init__(self, root: Path, kind: str) -> None:
         self.root, self.kind = root, kind
-        problem = make_problem(root) / "problem.toml"
+        steps = [step(f"step{n}", n, "--pause", "0.02") for n in range(1, 4)]
+        made = make_recordable(root, steps) if kind == "record" else make_problem(root)
+        (root / "pyproject.toml").write_text("")  # a checkout, for a rehearsal
+        problem = made / "problem.toml"
         text = problem.read_text().replace("[evidence]", '[capture]\nnvtx_range = "x"\n[evidence]')
         problem.write_text(text)
         (root / "a.json").write_bytes(GOOD["torch"])
         (root / "b.sqlite").write_bytes(GOOD["nsys"])
-        self.environment: dict[str, str] = {}
+        self.environment = {"SEALS": "{}"} if kind == "record" else {}
         if kind == "nsys":
             stored = ROOT / "tests" / "data" / "profiler_help" / "nsys-2022.4.2.txt"
             tool = root / "fake-nsys"
@@ -80,6 +86,8 @@ class Place:
             return [self.kind, "spin", "--preset", "tiny"]
         if self.kind == "nsys":
             return ["nsys", "spin", "--preset", "tiny"]
+        if self.kind == "record":
+            return ["record", "--rehearse", "--out", str(self.root / "out")]
         if self.kind == "report":
             return ["report", str(self._run()), "--out", str(self.root / "report.html")]
         if self.kind == "convert":
@@ -94,11 +102,11 @@ class Place:
         return next(p for p in self.runs() if open_run(p).finished)
 
     def runs(self) -> list[Path]:
-        return [
-            path
-            for path in sorted(self.root.glob("results/*/*/*"))
-            if not path.name.startswith(HIDDEN)
-        ]
+        found = [*self.root.glob("results/*/*/*"), *self.root.glob("out/*/steps/*/runs/*/*/*")]
+        return [path for path in sorted(found) if not path.name.startswith(HIDDEN)]
+
+    def sessions(self) -> list[Path]:
+        return [path.parent for path in sorted(self.root.glob("out/*/session.json"))]
 
     def lines(self) -> dict[Path, int]:
         """Whole lines of samples by run, under the name without its ending."""
@@ -150,12 +158,20 @@ def _look(place: Place, seen: dict[Path, int]) -> None:
     for folder, count in seen.items():
         if lines.get(folder, 0) < count:
             raise Broken(f"{folder.name} held {count} samples and holds {lines.get(folder, 0)}")
+    for session in place.sessions():
+        with tempfile.TemporaryDirectory(prefix="worklog-kills-") as copy:
+            shutil.copytree(place.root / "problems", Path(copy) / "problems")
+            lost = import_evidence([session], Path(copy)).warnings
+        if lost:
+            raise Broken(f"{session.name} does not come home: {lost[0]}")
     for folder in place.runs():
+        if place.kind == "record" and not (folder / "manifest.json").exists():
+            continue  # the steps of the tests write theirs one file after the other
         run = open_run(folder)  # raises UsageError for a folder without a manifest
         if run.finished == folder.name.endswith(".unfinished"):
             raise Broken(f"{folder.name} says finished={run.finished}")
         run.samples()
-        if run.manifest["kind"] in ("bench", "profile", "run"):
+        if place.kind != "record" and run.manifest["kind"] in ("bench", "profile", "run"):
             build_summary(run)
 
 

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import secrets
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 from faults.kills import KINDS, Broken, Place, _look, campaign
+from helpers.command import environment
 
 from common.errors import UsageError
 from common.recording import run_folder
@@ -63,6 +69,90 @@ def test_a_run_that_is_killed_before_its_first_manifest_leaves_no_folder_that_is
     assert seen == [[]]
     assert open_run(made.folder).manifest["status"] == "unfinished"
     assert [p for p in tmp_path.iterdir() if p.name.startswith(HIDDEN)] == []
+
+
+def left_behind(parent: Path, pid: int, age_s: float = 3600, hold: bool = True) -> Path:
+    """What a SIGKILL between a folder and its name leaves."""
+    folder = parent / f"{HIDDEN}{pid}-{secrets.token_hex(4)}"
+    folder.mkdir(parents=True)
+    if hold:
+        (folder / "manifest.json").write_text("{}")
+        (folder / "manifest.json.part").write_text("{")
+    os.utime(folder, (time.time() - age_s,) * 2)
+    return folder
+
+
+def test_the_next_start_removes_what_a_killed_one_left(tmp_path: Path) -> None:
+    """Also where its process id has been given to a process that lives."""
+    left = [left_behind(tmp_path, 1 << 22), left_behind(tmp_path, os.getpid(), hold=False)]
+    probe = tmp_path / ".write-test-77"
+    probe.write_text("x")
+    os.utime(probe, (0, 0))
+    run = writer(tmp_path)
+    assert not any(path.exists() for path in (*left, probe))
+    assert list(tmp_path.iterdir()) == [run.folder]
+
+
+def test_nothing_else_is_removed(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "manifest.json").write_text("kept")
+    parent = tmp_path / "runs"
+    young, full = left_behind(parent, 1, age_s=5), left_behind(parent, 2)
+    (full / "samples.jsonl").write_text("{}\n")
+    os.utime(full, (0, 0))
+    future = left_behind(parent, 3, age_s=-9e6)  # the clock went back since
+    mine = parent / ".new-plans"
+    mine.mkdir()
+    os.utime(mine, (0, 0))
+    link = parent / f"{HIDDEN}4-00000000"
+    link.symlink_to(elsewhere, target_is_directory=True)
+    os.utime(link, (0, 0), follow_symlinks=False)
+    writer(parent)
+    assert all(path.exists() for path in (young, full, future, mine, link, elsewhere))
+    assert (elsewhere / "manifest.json").read_text() == "kept"
+
+
+def test_a_folder_that_another_process_is_making_is_left_alone(tmp_path: Path) -> None:
+    """Killed while it holds the lock; before that, however old, its folder stays."""
+    code = (
+        "import sys, time\n"
+        "from pathlib import Path\n"
+        "from common.recording import run_folder\n"
+        "def never(path, document):\n"
+        "    path.write_text('{}')\n"
+        "    print(path.parent, flush=True)\n"
+        "    time.sleep(100)\n"
+        "run_folder.write_json = never\n"
+        "run_folder.RunWriter.create(Path(sys.argv[1]), 'x', 'tiny', {})\n"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env=environment(tmp_path)
+    )
+    assert process.stdout is not None
+    making = Path(process.stdout.readline().strip())
+    os.utime(making, (0, 0))
+    first = writer(tmp_path)
+    assert making.is_dir() and first.folder.is_dir()
+    process.kill()
+    process.wait()
+    os.utime(making, (0, 0))
+    writer(tmp_path)
+    assert not making.exists() and first.folder.is_dir()
+
+
+def test_a_file_system_without_locks_makes_runs_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = left_behind(tmp_path, 1 << 22)
+
+    def no_locks(*_: object) -> None:
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr(run_folder.fcntl, "flock", no_locks)
+    assert open_run(writer(tmp_path).finish()).finished
+    assert left.exists()
 
 
 def test_a_manifest_that_cannot_be_written_leaves_nothing(

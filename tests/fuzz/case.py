@@ -27,6 +27,7 @@ class Case:
     intact: Units | None = None
     exact: bool = False
     refusable: bool = False
+    seed: str = ""  # the real file that it was cut from, if it was
 
 
 # What stands in a file where something else belongs. As JSON text, so that what no writer of JSON

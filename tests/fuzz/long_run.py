@@ -3,6 +3,10 @@
     python tests/fuzz/long_run.py --cases 1000000 --seed 11 --out RESULT.json
     python tests/fuzz/long_run.py --seed 11 --one 123456          (shows the case and its fault)
 
+Where WORKLOG_TEST_DATA names the folder of real files, about a third of the cases start from
+slices of those (`real_seeds.py`); their hashes are in the result, because a case is made again
+from (seed, number) and the same files.
+
 Cases run in a process of their own: one that is killed (a crash in C code, more than ten CPU
 seconds for one case) is a fault like any other, and the run goes on behind it. The numbers that
 are printed at the end are what was run, not what was meant to be.
@@ -14,6 +18,7 @@ import argparse
 import json
 import mmap
 import os
+import pickle
 import platform
 import signal
 import subprocess
@@ -21,9 +26,14 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fuzz.real_seeds import RealSeed
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
@@ -34,38 +44,59 @@ MEMORY_FACTOR = 4
 TRACED_EVERY = 1000  # tracemalloc makes a case several times as slow
 SMALLEST_TRACED_BYTES = 1 << 20
 BATCH = 5_000
+SEEDS = "seeds.pickle"
 
 
-def work(seed: int, start: int, stop: int, report: Path, status: Path) -> None:
+@cache
+def real_seeds() -> list[RealSeed]:
+    """Slices of the real files, where there are any; of our own compiled kernels always."""
+    from fuzz.real_seeds import cut_all
+
+    return cut_all(
+        Path(os.environ.get("WORKLOG_TEST_DATA") or os.devnull), ROOT / "tests" / "data/compiled"
+    )
+
+
+def work(
+    seed: int, start: int, stop: int, report: Path, status: Path, real: Sequence[RealSeed]
+) -> None:
     """Run cases [start, stop) and append what was found; the status file says how far it got."""
     from fuzz.cases import GOOD, make
     from fuzz.oracle import THOROUGH_EVERY, Fault, Judge
 
     from common.timing.worker import peak_resident_bytes
 
-    judge = Judge(dict(GOOD))
+    good = {**GOOD, **{one.name: one.data for one in real}}
+    judge = Judge(good)
     with status.open("r+b") as stream, mmap.mmap(stream.fileno(), 8) as place:
         faults: list[dict[str, Any]] = []
-        base = {name: judge.peak_bytes(data) for name, data in GOOD.items()}
+        base = {name: judge.peak_bytes(data) for name, data in good.items()}
         before = peak_resident_bytes()
-        slowest = highest = 0.0
+        slowest, highest, from_real = 0.0, 0.0, 0
         for number in range(start, stop):
             place[:8] = number.to_bytes(8, "little")
             signal.setitimer(signal.ITIMER_PROF, LONGEST_CPU_SECONDS)
             began = time.process_time()
-            case = make(seed, number)
+            case = make(seed, number, real=real)
+            from_real += bool(case.seed)
+            origin = case.seed or case.format
             try:
                 judge.judge(case, number % THOROUGH_EVERY == 0)
-                if number % TRACED_EVERY == 0 and case.format in base:
-                    allowed = max(SMALLEST_TRACED_BYTES, MEMORY_FACTOR * base[case.format])
-                    grown = MEMORY_FACTOR * max(0, len(case.data) - len(GOOD[case.format]))
+                if number % TRACED_EVERY == 0 and origin in base:
+                    allowed = max(SMALLEST_TRACED_BYTES, MEMORY_FACTOR * base[origin])
+                    grown = MEMORY_FACTOR * max(0, len(case.data) - len(good[origin]))
                     used = judge.peak_bytes(case.data)
                     highest = max(highest, used / (allowed + grown))
                     if used > allowed + grown:
                         raise Fault(f"{used} bytes held, {allowed + grown} allowed")
             except Fault as fault:
                 faults.append(
-                    {"number": number, "changes": list(case.changes), "fault": str(fault)[:400]}
+                    {
+                        "number": number,
+                        "real_file": case.seed,
+                        "changes": list(case.changes),
+                        "fault": str(fault)[:400],
+                    }
                 )
             slowest = max(slowest, time.process_time() - began)
         signal.setitimer(signal.ITIMER_PROF, 0)
@@ -74,7 +105,8 @@ def work(seed: int, start: int, stop: int, report: Path, status: Path) -> None:
             says = f"the process grew from {before} to {after} bytes"
             faults.append({"number": stop - 1, "changes": [], "fault": says})
         line = {
-            "cases": stop - start, "outcomes": dict(judge.outcomes), "faults": faults,
+            "cases": stop - start, "from_real_files": from_real, "faults": faults,
+            "outcomes": dict(judge.outcomes),
             "slowest_s": round(slowest, 3), "memory_ratio": round(after / before, 3),
             "traced_share_of_limit": round(highest, 3), "cpu_s": round(time.process_time(), 1),
         }  # fmt: skip
@@ -83,16 +115,23 @@ def work(seed: int, start: int, stop: int, report: Path, status: Path) -> None:
         stream.write(json.dumps(line) + "\n")
 
 
-def run(seed: int, first: int, cases: int, out: Path | None) -> dict[str, Any]:
+def run(
+    seed: int, first: int, cases: int, out: Path | None, real: Sequence[RealSeed] | None = None
+) -> dict[str, Any]:
     """Run them batch by batch; the result so far is written after every batch."""
+    if real is None:
+        real = real_seeds()
     total: dict[str, Any] = {
-        "seed": seed, "first": first, "cases": 0, "outcomes": Counter(), "faults": [],
+        "seed": seed, "first": first, "cases": 0, "from_real_files": 0, "outcomes": Counter(),
+        "faults": [],
         "killed": 0, "slowest_s": 0.0, "memory_ratio": 0.0, "traced_share_of_limit": 0.0,
         "cpu_s": 0.0, "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "python": platform.python_version(), "machine": machine(),
+        "real_files": {one.name: one.sha256 for one in real},
     }  # fmt: skip
     with tempfile.TemporaryDirectory(prefix="worklog-fuzz-") as folder:
         status = Path(folder) / "status"
+        (Path(folder) / SEEDS).write_bytes(pickle.dumps(list(real)))
         at, end = first, first + cases
         while at < end:
             at = _batch(total, seed, at, min(end, at + BATCH), Path(folder), status)
@@ -133,6 +172,7 @@ def _batch(
 
 def _add(total: dict[str, Any], line: dict[str, Any]) -> None:
     total["cases"] += line["cases"]
+    total["from_real_files"] += line["from_real_files"]
     total["outcomes"].update(line["outcomes"])
     total["faults"] += line["faults"]
     total["cpu_s"] = round(total["cpu_s"] + line["cpu_s"], 1)
@@ -156,9 +196,10 @@ def one(seed: int, number: int) -> int:
     from fuzz.cases import GOOD, make
     from fuzz.oracle import Fault, Judge
 
-    case = make(seed, number)
-    print(f"{case.format}: {'; '.join(case.changes)} ({len(case.data)} bytes)")
-    judge = Judge(dict(GOOD))
+    real = real_seeds()
+    case = make(seed, number, real=real)
+    print(f"{case.seed or case.format}: {'; '.join(case.changes)} ({len(case.data)} bytes)")
+    judge = Judge({**GOOD, **{one.name: one.data for one in real}})
     try:
         judge.judge(case, thorough=True)
     except Fault as fault:
@@ -181,7 +222,8 @@ def main() -> int:
     given = parser.parse_args()
     if given.worker:
         start, stop, report, status = given.worker
-        work(given.seed, int(start), int(stop), Path(report), Path(status))
+        real = pickle.loads(Path(report).with_name(SEEDS).read_bytes())  # our own parent wrote it
+        work(given.seed, int(start), int(stop), Path(report), Path(status), real)
         return 0
     if given.one is not None:
         return one(given.seed, given.one)

@@ -27,7 +27,7 @@ HOSTILE = (
 )  # fmt: skip
 
 
-def seed() -> dict[str, Any]:
+def own_snapshot() -> dict[str, Any]:
     segments, history = [], []
     for number in range(4):
         start = BASE + number * 64 * MIB
@@ -52,6 +52,20 @@ def units_of(held: dict[str, Any]) -> Units:
     return found
 
 
+class Seed:
+    """An undamaged snapshot, small enough that a case of it takes milliseconds."""
+
+    def __init__(self, value: dict[str, Any]) -> None:
+        self.value = value
+        self.units = units_of(value)
+        self._data: dict[int, bytes] = {}
+
+    def data(self, protocol: int) -> bytes:
+        if protocol not in self._data:
+            self._data[protocol] = pickle.dumps(self.value, protocol=protocol)
+        return self._data[protocol]
+
+
 def odd_value(draw: random.Random) -> Any:
     kind = draw.randrange(8)
     if kind == 0:
@@ -73,9 +87,9 @@ def odd_value(draw: random.Random) -> Any:
 class Held:
     """A snapshot under change; `unclear` rows may or may not be read."""
 
-    def __init__(self) -> None:
-        self.value: Any = copy.deepcopy(SEED)
-        self.units, self.clean = Counter(UNITS), True
+    def __init__(self, seed: Seed) -> None:
+        self.value: Any = copy.deepcopy(seed.value)
+        self.units, self.clean = Counter(seed.units), True
 
     def row(self, draw: random.Random) -> tuple[list[Any], int, tuple[str, int]]:
         """(list, place, unit) of a segment or an event that was not changed before."""
@@ -177,33 +191,35 @@ KEEPING: tuple[Change, ...] = (
 SPOILING: tuple[Change, ...] = (wrong_value, wrong_value, wrong_row, lost_key)
 
 
-def cut_case(draw: random.Random) -> Case:
+def cut_case(draw: random.Random, seed: Seed) -> Case:
     """Cut anywhere: nothing may break. What stands before the cut is asked for in the tests."""
-    data = SEED_BYTES[draw.choice((0, 2, 4))]
+    data = seed.data(draw.choice((0, 2, 4)))
     at = draw.randrange(1, len(data))
     return Case(FORMAT, data[:at], (f"cut at {at}",))
 
 
-def hostile_case(draw: random.Random) -> Case:
-    data = bytearray(SEED_BYTES[4])
+def hostile_case(draw: random.Random, seed: Seed) -> Case:
+    data = bytearray(seed.data(4))
     what, at = draw.choice(HOSTILE), draw.randrange(2, len(data))
     data[at:at] = what
     return Case(FORMAT, bytes(data), (f"{what!r} at {at}",))
 
 
-def memory_case(draw: random.Random) -> Case:
+def memory_case(draw: random.Random, seed: Seed | None = None) -> Case:
+    """A case of our own small snapshot, or of a slice of a real one."""
+    seed = seed or OWN
     kind = draw.random()
     if kind < 0.08:
-        return cut_case(draw)
+        return cut_case(draw, seed)
     if kind < 0.16:
-        return hostile_case(draw)
+        return hostile_case(draw, seed)
     if kind < 0.34:
-        data, said = damaged(draw, SEED_BYTES[draw.choice((0, 2, 4, 5))])
+        data, said = damaged(draw, seed.data(draw.choice((0, 2, 4, 5))))
         return Case(FORMAT, data, said)
     if kind < 0.38:
-        broken, said, _ = broken_gzip(draw, SEED_BYTES[4])
+        broken, said, _ = broken_gzip(draw, seed.data(4))
         return Case(FORMAT, broken, said)
-    held = Held()
+    held = Held(seed)
     if draw.random() < 0.6:
         said = [draw.choice(SPOILING)(draw, held)]
     else:
@@ -215,6 +231,5 @@ def memory_case(draw: random.Random) -> Case:
     return Case(FORMAT, data, tuple(said), +held.units, held.clean)
 
 
-SEED = seed()
-UNITS = units_of(SEED)
-SEED_BYTES = {protocol: pickle.dumps(SEED, protocol=protocol) for protocol in range(6)}
+OWN = Seed(own_snapshot())
+SEED_BYTES = OWN.data(4)

@@ -15,7 +15,7 @@ from functools import cache
 from typing import Any
 
 from fuzz.byte_changes import broken_gzip, damaged, packed
-from fuzz.case import HUGE_INTEGERS, ODD_INTEGERS, ODD_TEXTS, Case, Units
+from fuzz.case import HUGE_INTEGERS, ODD_INTEGERS, ODD_TEXTS, Case, Unit, Units
 
 FORMAT = "nsys"
 CUPTI = "CUPTI_ACTIVITY_KIND_"
@@ -42,6 +42,7 @@ CREATE TABLE TARGET_INFO_CUDA_DEVICE (gpuId INTEGER, cudaId INTEGER, pid INTEGER
 KERNELS = 12
 # Tables whose rows are (label, end - start); the row's number is enough to know its label.
 TIMED = (KERNEL, CALL, COPY, SET, NVTX)
+Timed = dict[tuple[str, int], Unit]  # (table, rowid) -> what a reader must find of it
 
 
 def label(table: str, row: int) -> str:
@@ -83,54 +84,80 @@ def seed() -> bytes:
     return data
 
 
+class Base:
+    """An undamaged export: what each of its timed rows is, and where its texts are used."""
+
+    def __init__(self, data: bytes, timed: Timed) -> None:
+        self.data, self.timed = data, timed
+        database = sqlite3.connect(":memory:")
+        database.deserialize(data)
+        self.columns = {
+            table: [row[1] for row in database.execute(f"PRAGMA table_info({table})")]
+            for table in sorted({table for table, _ in timed})
+        }
+        used: dict[int, list[tuple[str, int]]] = {}
+        for table, names in self.columns.items():
+            for column in sorted({"demangledName", "nameId", "textId"} & set(names)):
+                for row, text in database.execute(f"SELECT rowid, {column} FROM {table}"):
+                    used.setdefault(text, []).append((table, row))
+        known = [row[0] for row in database.execute(f"SELECT id FROM {STRINGS} ORDER BY id")]
+        self.texts = {text: used[text] for text in known if text in used}
+        database.close()
+
+    @property
+    def units(self) -> Units:
+        return Counter(self.timed.values())
+
+
+@cache
+def own() -> Base:
+    database = sqlite3.connect(":memory:")
+    database.deserialize(seed())
+    timed = {
+        (table, row): (label(table, row), spent)
+        for table in TIMED
+        for row, spent in database.execute(f'SELECT rowid, "end" - "start" FROM {table}')
+    }
+    database.close()
+    return Base(seed(), timed)
+
+
 class Export:
     """A database under change, and which of its rows are intact."""
 
-    def __init__(self) -> None:
+    def __init__(self, base: Base) -> None:
+        self.base = base
         self.database = sqlite3.connect(":memory:")
-        self.database.deserialize(seed())
-        self.rows = {(t, row): spent for t in TIMED for row, spent in _spent(t)}
-        self.more: Units = Counter()
+        self.database.deserialize(base.data)
+        self.rows = dict(base.timed)
+        self.more: list[tuple[str, Unit]] = []  # rows whose number is not known
         self.clean, self.refusable = True, False
 
     def run(self, query: str, values: tuple[Any, ...] = ()) -> None:
         self.database.execute(query, values)
 
-    def any_row(self, draw: random.Random, tables: tuple[str, ...] = TIMED) -> tuple[str, int]:
-        return draw.choice([key for key in self.rows if key[0] in tables] or [(KERNEL, 0)])
+    def any_row(self, draw: random.Random) -> tuple[str, int]:
+        return draw.choice(list(self.rows) or [(self.any_table(draw, KERNEL, CALL), 0)])
+
+    def any_table(self, draw: random.Random, *of: str) -> str:
+        return draw.choice([table for table in of if table in self.base.columns])
 
     def spoil(self, table: str, row: int) -> None:
         self.rows.pop((table, row), None)
         self.clean = False
 
     def forget(self, table: str) -> None:
-        self.rows = {key: spent for key, spent in self.rows.items() if key[0] != table}
+        self.rows = {key: unit for key, unit in self.rows.items() if key[0] != table}
+        self.more = [held for held in self.more if held[0] != table]
 
     def units(self) -> Units:
-        found = Counter({(label(t, row), spent): 0 for (t, row), spent in self.rows.items()})
-        for (table, row), spent in self.rows.items():
-            found[label(table, row), spent] += 1
-        return found + self.more
+        return Counter(self.rows.values()) + Counter(unit for _, unit in self.more)
 
     def done(self) -> bytes:
         self.database.commit()
         data: bytes = self.database.serialize()
         self.database.close()
         return data
-
-
-@cache
-def _spent(table: str) -> tuple[tuple[int, int], ...]:
-    database = sqlite3.connect(":memory:")
-    database.deserialize(seed())
-    rows = database.execute(f'SELECT rowid, "end" - "start" FROM {table}').fetchall()
-    database.close()
-    return tuple(rows)
-
-
-def columns(table: str) -> list[str]:
-    body = SCHEMA.split(f"CREATE TABLE {table} (", 1)[1].split(");", 1)[0]
-    return [part.split()[0].strip('"') for part in body.replace("\n", " ").split(",")]
 
 
 def odd_value(draw: random.Random) -> Any:
@@ -159,8 +186,9 @@ Change = Callable[[random.Random, Export], str]
 
 def wrong_value(draw: random.Random, export: Export) -> str:
     table, row = export.any_row(draw)
-    column, value = draw.choice(columns(table)), odd_value(draw)
-    export.run(f'UPDATE {table} SET "{column}" = ? WHERE rowid = ?', (value, row))
+    column, value = draw.choice(export.base.columns[table]), odd_value(draw)
+    # Real tables take no NULL in some columns: then the row stays as it is.
+    export.run(f'UPDATE OR IGNORE {table} SET "{column}" = ? WHERE rowid = ?', (value, row))
     if column not in _FREE:
         export.spoil(table, row)
     return f"{table}.{column} = {str(value)[:30]!r}"
@@ -168,23 +196,23 @@ def wrong_value(draw: random.Random, export: Export) -> str:
 
 def wrong_column(draw: random.Random, export: Export) -> str:
     """A whole column of another type: schemas change."""
-    table = draw.choice(TIMED)
-    column, value = draw.choice([c for c in columns(table) if c in _FREE]), odd_value(draw)
-    export.run(f'UPDATE {table} SET "{column}" = ?', (value,))
+    table = export.any_table(draw, *TIMED)
+    column = draw.choice([c for c in export.base.columns[table] if c in _FREE])
+    value = odd_value(draw)
+    export.run(f'UPDATE OR IGNORE {table} SET "{column}" = ?', (value,))
     return f"all of {table}.{column} = {str(value)[:30]!r}"
 
 
 def odd_string(draw: random.Random, export: Export) -> str:
     if export.refusable:
         return "no text left"
-    row = draw.randrange(1, KERNELS + 1)
+    text = draw.choice(list(export.base.texts))
     value = odd_value(draw)
-    if isinstance(value, bytes):
-        export.run(f"UPDATE {STRINGS} SET value = CAST(? AS TEXT) WHERE id = ?", (value, row))
-    else:
-        export.run(f"UPDATE {STRINGS} SET value = ? WHERE id = ?", (value, row))
-    export.spoil(KERNEL, row)
-    return f"text {row} = {str(value)[:30]!r}"
+    new = "CAST(? AS TEXT)" if isinstance(value, bytes) else "?"
+    export.run(f"UPDATE OR IGNORE {STRINGS} SET value = {new} WHERE id = ?", (value, text))
+    for table, row in export.base.texts[text]:
+        export.spoil(table, row)
+    return f"text {text} = {str(value)[:30]!r}"
 
 
 def dropped(draw: random.Random, export: Export) -> str:
@@ -198,9 +226,9 @@ def halved(draw: random.Random, export: Export) -> str:
     table, row = export.any_row(draw)
     if (table, row) not in export.rows:
         return "nothing left to halve"
-    half = export.rows[table, row] // 2
-    export.run(f'UPDATE {table} SET "end" = "start" + ? WHERE rowid = ?', (half, row))
-    export.rows[table, row] = half
+    name, spent = export.rows[table, row]
+    export.run(f'UPDATE {table} SET "end" = "start" + ? WHERE rowid = ?', (spent // 2, row))
+    export.rows[table, row] = name, spent // 2
     return f"row {row} of {table} halved"
 
 
@@ -209,19 +237,20 @@ def repeated(draw: random.Random, export: Export) -> str:
     if (table, row) not in export.rows:
         return "nothing left to repeat"
     export.run(f"INSERT INTO {table} SELECT * FROM {table} WHERE rowid = ?", (row,))
-    export.more[label(table, row), export.rows[table, row]] += 1
+    export.more.append((table, export.rows[table, row]))
     return f"row {row} of {table} twice"
 
 
 def other_order(draw: random.Random, export: Export) -> str:
-    table = draw.choice((KERNEL, CALL))
-    export.run(f"CREATE TABLE held AS SELECT * FROM {table} ORDER BY random()")
+    table = export.any_table(draw, KERNEL, CALL)
+    rows = export.database.execute(f"SELECT * FROM {table}").fetchall()
+    draw.shuffle(rows)
     export.run(f"DELETE FROM {table}")
-    export.run(f"INSERT INTO {table} SELECT * FROM held")
-    export.run("DROP TABLE held")
+    for row in rows:
+        export.run(f"INSERT INTO {table} VALUES ({', '.join('?' * len(row))})", row)
     # From here on a row's number says nothing.
     for key in [key for key in export.rows if key[0] == table]:
-        export.more[label(*key), export.rows.pop(key)] += 1
+        export.more.append((table, export.rows.pop(key)))
     return f"{table} in another order"
 
 
@@ -229,8 +258,6 @@ def lost_table(draw: random.Random, export: Export) -> str:
     table = draw.choice((CALL, COPY, SET, NVTX, "TARGET_INFO_GPU", "META_DATA_EXPORT"))
     export.run(f"DROP TABLE IF EXISTS {table}")
     export.forget(table)
-    for unit in [u for u in export.more if any(u[0] == label(table, r) for r in range(13))]:
-        del export.more[unit]
     return f"{table} is gone"
 
 
@@ -238,14 +265,14 @@ def no_texts(draw: random.Random, export: Export) -> str:
     if export.refusable:
         return "no text left"
     export.run(draw.choice((f"ALTER TABLE {STRINGS} RENAME id TO x", f"DELETE FROM {STRINGS}")))
-    export.rows, export.more, export.clean = {}, Counter(), False
+    export.rows, export.more, export.clean = {}, [], False
     export.refusable = True
     return "no texts"
 
 
 def renamed(draw: random.Random, export: Export) -> str:
     """Roles are told by columns, not by names."""
-    table = draw.choice((KERNEL, CALL))
+    table = export.any_table(draw, KERNEL, CALL)
     name = draw.choice(("NEW_NAME", 'a "quoted" one', "x'; DROP TABLE StringIds; --", "ünï", "7"))
     quoted = name.replace('"', '""')
     export.run(f'ALTER TABLE {table} RENAME TO "{quoted}"')
@@ -259,7 +286,8 @@ def view(draw: random.Random, export: Export) -> str:
         export.run(f"CREATE VIEW more_kernels AS SELECT * FROM {KERNEL}")
     elif way == "endless view":
         export.run(
-            f"CREATE VIEW {CUPTI}GRAPH_TRACE AS WITH RECURSIVE n(start) AS (SELECT 1 UNION ALL "
+            f"CREATE VIEW IF NOT EXISTS {CUPTI}GRAPH_TRACE AS WITH RECURSIVE n(start) AS "
+            "(SELECT 1 UNION ALL "
             "SELECT start + 1 FROM n) SELECT start, start AS end, 0 AS deviceId, 1 AS graphExecId "
             "FROM n"
         )
@@ -274,7 +302,7 @@ def view(draw: random.Random, export: Export) -> str:
 
 def more_columns(draw: random.Random, export: Export) -> str:
     table = SET  # of the rest, what is gone or has another name cannot get one
-    column = draw.choice(("greenContextId INTEGER", '"a ""b"" c" TEXT', "x", "rowidx INTEGER"))
+    column = draw.choice(("newContextId INTEGER", '"a ""b"" c" TEXT', "x", "rowidx INTEGER"))
     export.run(f"ALTER TABLE {table} ADD COLUMN {column}")
     return f"{table} has a column more"
 
@@ -287,21 +315,23 @@ SPOILING: tuple[Change, ...] = (
 )  # fmt: skip
 
 
-def nsys_case(draw: random.Random) -> Case:
+def nsys_case(draw: random.Random, base: Base | None = None) -> Case:
+    """A case of our own small export, or of a slice of a real one."""
+    base = base or own()
     kind = draw.random()
     if kind < 0.25:
-        data, said = damaged(draw, seed())
+        data, said = damaged(draw, base.data)
         return Case(FORMAT, data, said)
     if kind < 0.30:
-        broken, said, readable = broken_gzip(draw, seed())
+        broken, said, readable = broken_gzip(draw, base.data)
         return Case(FORMAT, broken, said, refusable=readable is not None)
-    export = Export()
+    export = Export(base)
     said = [draw.choice(SPOILING)(draw, export) for _ in range(draw.choice((0, 1, 1, 2)))]
     way = draw.choice(KEEPING) if draw.random() < 0.7 or not said else None
     if way is not None:
         said.append(way(draw, export))
     units, clean, refusable = export.units(), export.clean, export.refusable
-    if draw.random() < 0.05 and way is not lost_table:
+    if draw.random() < 0.05 and way is not lost_table and SET in base.columns:
         said.append(more_columns(draw, export))
     data = export.done()
     if kind > 0.95:

@@ -77,7 +77,7 @@ class Judge:
         self.path = self.folder / "case"
         self.good = {}
         for name, data in good.items():
-            self.good[name] = self.folder / f"good-{name}"
+            self.good[name] = self.folder / f"good-{name.replace('/', '-')}"
             self.good[name].write_bytes(data)
         self.outcomes: Counter[str] = Counter()
 
@@ -107,8 +107,7 @@ class Judge:
     def _refused(self, case: Case, error: WorklogError) -> None:
         self.outcomes[f"{case.format} refused"] += 1
         text = str(error)
-        if "\n" in text or ";" not in text + (";" if "readable are" in text else ""):
-            raise Fault(f"an error without a next action: {text[:300]}")
+        check_refusal(text)
         if case.intact and not case.refusable:
             raise Fault(f"{sum(case.intact.values())} intact were refused: {text[:300]}")
 
@@ -122,7 +121,7 @@ class Judge:
         _terminal(text, "show")
 
     def _compared(self, case: Case) -> None:
-        good = self.good.get(case.format)
+        good = self.good.get(case.seed or case.format)
         if good is None:
             return
         for a, b in ((self.path, good), (good, self.path)):
@@ -151,6 +150,12 @@ class Judge:
             peak = tracemalloc.get_traced_memory()[1]
             tracemalloc.stop()
         return peak
+
+
+def check_refusal(text: str) -> None:
+    """One line that ends in an action."""
+    if "\n" in text or ";" not in text + (";" if "readable are" in text else ""):
+        raise Fault(f"an error without a next action: {text[:300]}")
 
 
 def _compare(case: Case, found: Units) -> None:

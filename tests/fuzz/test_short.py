@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 from fuzz.case import Case, Unit
 from fuzz.cases import GOOD, make
-from fuzz.long_run import run
+from fuzz.long_run import real_seeds, run
 from fuzz.oracle import Fault, Judge, units_of
 
 from common.errors import UsageError
@@ -46,6 +48,32 @@ def test_most_cases_know_what_must_be_found(format_: str) -> None:
     assert len(knowing) > 60
     assert sum(case.exact for case in knowing) > 20
     assert len({case.changes for case in made}) > 100
+
+
+# Slices of real files
+
+
+def test_every_slice_of_a_real_file_is_read_exactly(real_data: Path, judge: Judge) -> None:
+    real = real_seeds()
+    assert len([seed for seed in real if seed.format != "compiled"]) > 50
+    for seed in real:
+        judge.judge(Case(seed.format, seed.data, (), seed.units, exact=True))
+        assert seed.units is None or sum(seed.units.values()) > 1
+        assert len(seed.data) < 32 << 10
+        stored = real_data / seed.name
+        if stored.exists():
+            assert seed.sha256 == hashlib.sha256(stored.read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize("format_", ["torch", "nsys", "memory", "ncu", "compiled"])
+def test_about_a_third_of_the_cases_start_from_real_files(real_data: Path, format_: str) -> None:
+    made = [make(9, number, format_, real_seeds()) for number in range(200)]
+    assert made == [make(9, number, format_, real_seeds()) for number in range(200)]
+    real = [case for case in made if case.seed]
+    assert 40 < len(real) < 100 and len({case.seed for case in real}) > 4
+    least = {"compiled": 0, "ncu": 2}.get(format_, 4)  # of ncu's pages only two say times
+    assert sum(bool(case.intact) for case in real) >= least
+    assert sum(case.exact and bool(case.intact) for case in real) >= least
 
 
 # The oracle itself: each kind of fault, put in on purpose, must be seen.

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import random
 from collections import Counter
+from dataclasses import dataclass
 from typing import Any
 
 from fuzz.byte_changes import broken_gzip, damaged, packed
-from fuzz.case import ODD_JSON, ODD_TEXTS, Case, Units, nested
+from fuzz.case import ODD_JSON, ODD_TEXTS, Case, Unit, Units, nested
 
 NCU, COMPILED = "ncu", "compiled"
 DURATION = "gpu__time_duration.sum"
@@ -115,6 +117,55 @@ def details_text() -> str:
     return "\n".join(lines) + "\n"
 
 
+@dataclass(frozen=True)
+class Page:
+    """A real page of `ncu --csv`, cut to a few launches: its lines, and what those are."""
+
+    head: tuple[str, ...]
+    lines: tuple[str, ...]
+    found: tuple[tuple[Unit, ...], ...] | None  # per line; None: not known of this page
+
+    @property
+    def data(self) -> bytes:
+        return ("\n".join((*self.head, *self.lines)) + "\n").encode()
+
+    @property
+    def units(self) -> Units:
+        return Counter(unit for line in self.found or () for unit in line)
+
+
+def real_ncu_case(draw: random.Random, page: Page) -> Case:
+    """Lines of a real page lost, repeated, cut, or with others between them."""
+    if page.found is None or draw.random() < 0.5:
+        data, said = damaged(draw, page.data)
+        return Case(NCU, data, said)
+    lines, units, said, clean = list(page.lines), page.units, [], True
+    at = draw.randrange(len(lines))
+    way = draw.choice(("drop", "twice", "line", "wide", "cut", "last lost"))
+    if way == "drop":
+        lines[at] = ""
+    elif way == "twice":
+        lines[at] += "\n" + lines[at]
+        units += Counter(page.found[at])
+    elif way == "line":
+        lines[at] = draw.choice(_LINES) + "\n" + lines[at]
+    elif way == "wide":
+        lines[at] += ',"more"' * draw.choice((1, 200))
+    elif way == "cut":
+        lines[at], clean = lines[at][: draw.randrange(len(lines[at]))], False
+    else:
+        lines = lines[:at]
+        units = Counter(unit for line in page.found[:at] for unit in line)
+    if way in ("drop", "cut"):
+        units -= Counter(page.found[at])
+    said = [f"{way} at {at}"]
+    data = ("\n".join((*page.head, *lines)) + "\n").encode()
+    if draw.random() < 0.1:
+        data, how = packed(draw, data)
+        said += how
+    return Case(NCU, data, tuple(said), +units, clean, refusable=not lines)
+
+
 RAW_BYTES = "\n".join(map(_quoted, [list(HEADER), list(UNITS), *launches()])).encode() + b"\n"
 DETAILS_BYTES = details_text().encode()
 
@@ -149,9 +200,9 @@ def compiled_document() -> dict[str, Any]:
     }  # fmt: skip
 
 
-def compiled_case(draw: random.Random) -> Case:
-    """One document: it is read as it stands, or refused."""
-    document = compiled_document()
+def compiled_case(draw: random.Random, real: dict[str, Any] | None = None) -> Case:
+    """One document, ours or a real one: it is read as it stands, or refused."""
+    document = copy.deepcopy(real) if real else compiled_document()
     whole = json.dumps(document).encode()
     kind = draw.random()
     if kind < 0.3:

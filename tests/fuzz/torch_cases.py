@@ -11,6 +11,7 @@ import random
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from fuzz.byte_changes import broken_gzip, damaged, packed
 from fuzz.case import ODD_JSON, ODD_TEXTS, Case, Unit, Units, nested
@@ -105,6 +106,25 @@ class File:
 
     def units(self) -> Units:
         return Counter(event.unit for event in self.events if event.unit is not None)
+
+
+@dataclass(frozen=True)
+class Seed:
+    """An undamaged trace, small enough that a case of it takes milliseconds."""
+
+    events: tuple[Event, ...]
+    head: str = File.head
+
+    @cached_property
+    def data(self) -> bytes:
+        return self._file().text().encode()
+
+    @property
+    def units(self) -> Units:
+        return self._file().units()
+
+    def _file(self) -> File:
+        return File(list(self.events), head=self.head)
 
 
 Change = Callable[[random.Random, File], str]
@@ -280,13 +300,15 @@ def cut_case(draw: random.Random, file: File) -> Case:
     return Case(FORMAT, data[:at], (f"cut at {at}",), intact, exact=True)
 
 
-def torch_case(draw: random.Random) -> Case:
-    file = File([event.copy() for event in SEED])
+def torch_case(draw: random.Random, seed: Seed | None = None) -> Case:
+    """A case of our own small trace, or of a slice of a real one."""
+    seed = seed or OWN
+    file = File([event.copy() for event in seed.events], head=seed.head)
     kind = draw.random()
     if kind < 0.12:
         return cut_case(draw, file)
     if kind < 0.30:
-        data, said = damaged(draw, SEED_BYTES)
+        data, said = damaged(draw, seed.data)
         if draw.random() < 0.1:
             data = packed(draw, data)[0]
         return Case(FORMAT, data, said)
@@ -304,5 +326,5 @@ def torch_case(draw: random.Random) -> Case:
     return Case(FORMAT, data, tuple(said), file.units(), file.clean)
 
 
-SEED = seed_events()
-SEED_BYTES = File(SEED).text().encode()
+OWN = Seed(tuple(seed_events()))
+SEED_BYTES = OWN.data

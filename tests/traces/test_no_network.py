@@ -52,9 +52,22 @@ def test_show_diff_and_convert_open_no_socket(tmp_path: Path, kind: str) -> None
         assert done.returncode == 0 and "SOCKET" not in done.stderr, done.stderr
 
 
+def test_detect_and_a_diff_of_ranks_open_no_socket(tmp_path: Path) -> None:
+    for side in "ab":
+        (tmp_path / side).mkdir()
+        for rank in range(3):
+            (tmp_path / side / f"rank{rank}.json").write_bytes(GOOD["torch"])
+    for words in (["detect", "a/rank0.json"], ["diff", "a", "b"]):
+        done = offline(tmp_path, "-m", "common.cli", *words)
+        assert done.returncode == 0 and "SOCKET" not in done.stderr, done.stderr
+
+
 def test_report_diff_of_a_run_and_check_open_no_socket(tmp_path: Path) -> None:
     sides = [f"{RUN}#bf16", f"{RUN}#int8wo-0.18.0"]
-    for words in (["report", str(RUN), "--out", "r.html"], ["diff", *sides], ["floors", "show"]):
+    for words in (
+        ["report", str(RUN), "--out", "r.html"], ["diff", *sides], ["floors", "show"], ["doctor"],
+        ["replay", "gemlite_autotune"], ["check", "gemlite_autotune"],
+    ):  # fmt: skip
         done = offline(tmp_path, "-m", "common.cli", *words)
         assert done.returncode == 0 and "SOCKET" not in done.stderr, done.stderr
     page = (tmp_path / "r.html").read_text()
