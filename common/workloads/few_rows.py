@@ -1,17 +1,21 @@
-"""How is a large matrix multiplied by one, two or three rows on a CPU, without reading it thrice?
+"""How is a large matrix multiplied by a few rows on a CPU without reading it once per row?
 
-`x @ weight.T` with up to three rows is done by MKL's `sgemm` as so many matrix-vector products: the
-matrix is read once *per row*, by one thread. Three rows then take longer than four, for which a
-blocked kernel is chosen (an output head of 20 MB, microseconds of CPU time on one thread,
-measured-cpu, AMD EPYC without AVX-512 in torch, MKL 2024.2, machine shared with others):
+`x @ weight.T` with two or three rows is done by MKL's `sgemm` as so many matrix-vector products,
+each of which reads the whole matrix, on one thread. Three rows then take longer than four, where a
+blocked kernel takes over. `weight @ x.T` takes the blocked kernel from two rows on; a single row is
+given a twin for it. Microseconds of CPU time on one thread, weights from memory (measured-cpu: AMD
+EPYC without AVX-512, MKL 2024.2, medians, the two in turn):
 
-    rows                  1       2       3       4       6       8
-    x @ weight.T      1,950   4,480  10,000   3,220   3,650   3,810
-    weight @ x.T          -   1,250   1,830   1,950   2,890   3,200
+    rows                            1      2      3      4      5      6      7      8
+    10,000 x 512  x @ weight.T  2,039  4,443  6,791  3,565  4,152  3,858  4,338  4,166
+                  weight @ x.T  1,579  1,305  2,052  2,075  2,572  2,983  3,585  3,279
+    2,048 x 512   x @ weight.T    408    667    762    528    626    616    740    697
+                  weight @ x.T    329    269    385    524    512    591    745    697
+    512 x 1,024   x @ weight.T    161    248    297    257    336    330    342    315
+                  weight @ x.T    176    143    206    338    472    544    623    602
 
-`weight @ x.T` takes the blocked kernel from two rows on and reads the matrix once; a single row is
-given a twin for it (two threads share that product, and not the other). The gain ends at four rows
-where the matrix has fewer rows than columns, at seven otherwise.
+So the turned product is taken for up to three rows, and up to six where the matrix has at least as
+many rows as columns. MKL does not share the product of a single row among threads, but that of two.
 """
 
 from __future__ import annotations
@@ -30,8 +34,9 @@ def turned(rows: int, weight: Tensor) -> bool:
         return False
     if type(weight) not in (Tensor, nn.Parameter) or weight.numel() < LEAST_WEIGHTS:
         return False  # quantised weights bring products of their own
-    tall = weight.shape[0] > weight.shape[1]
-    return 1 <= rows <= (FEW_OF_TALL if tall else FEW)
+    if weight.shape[0] >= weight.shape[1]:
+        return 1 <= rows <= FEW_OF_TALL
+    return (1 if torch.get_num_threads() > 1 else 2) <= rows <= FEW
 
 
 def times_turned(x: Tensor, weight: Tensor) -> Tensor:

@@ -198,9 +198,7 @@ def through_sorted(
     return out
 
 
-def _products(
-    rows: Tensor, weights: Sequence[Tensor], counts: Sequence[int], out: Tensor
-) -> None:
+def _products(rows: Tensor, weights: Sequence[Tensor], counts: Sequence[int], out: Tensor) -> None:
     """The next counts[i] rows times weights[i], for all i. Views are made by three calls in all."""
     parts, places = rows.split(counts), out.split(counts)  # type: ignore[no-untyped-call]
     for part, weight, place, count in zip(parts, weights, places, counts, strict=True):

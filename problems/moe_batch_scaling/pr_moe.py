@@ -48,7 +48,8 @@ class _Shared(Models):
     def __init__(self, model: SimpleMoETransformer, dtype: torch.dtype, device: torch.device):
         self.config, self.dtype, self.device, self.checkpoint = model.config, dtype, device, None
         self.base, self.made, self.bytes_per_weight = model, {}, {}
-        self.routing_seen = {}
+        self.routing_seen, self.turns, self.most_in_turn = {}, {}, {}
+        self.filled, self.their_models = None, {}
 
 
 def pr_moe_results(
