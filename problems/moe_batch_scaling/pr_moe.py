@@ -77,7 +77,7 @@ def pr_moe_results(
         tuple(sizes), ("top-k", "10^6 parameters", "read by one token, 10^6"),
     )  # fmt: skip
     rows = []
-    rule = StopRule(plan.rounds.least, plan.rounds.most, plan.rounds.seconds, 0.015)
+    rule = StopRule(plan.rounds.least, plan.rounds.most, plan.rounds.seconds, plan.rounds.precision)
     for phase in ("prefill", "decode"):
         for batch in BATCHES:
             say(f"{phase}, batch {batch}")
@@ -90,7 +90,10 @@ def pr_moe_results(
             for side in sides.values():
                 side.sample()
             taken = interleave(
-                {name: _phased(side, phase) for name, side in sides.items()}, STANDARD_TWO, rule
+                {name: _phased(side, phase) for name, side in sides.items()},
+                STANDARD_TWO,
+                rule,
+                leave_when_known=True,
             )
             ratios = comparisons(taken)
             for name in configs:

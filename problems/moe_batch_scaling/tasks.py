@@ -28,6 +28,7 @@ from problems.moe_batch_scaling.profiling_cost import cost_results, measure_cost
 from problems.moe_batch_scaling.published import published_results
 from problems.moe_batch_scaling.ranks import ranks_results
 from problems.moe_batch_scaling.reading import Reading, sides_results, sweep_results
+from problems.moe_batch_scaling.rows import rows_results
 from problems.moe_batch_scaling.sides import HF, OUR_SIDES, SIDES, Opener, OurSide, backend_of_auto
 from problems.moe_batch_scaling.stages import profile_line, profile_side
 
@@ -184,6 +185,9 @@ def backends_task(job: Job) -> Results:
     opener = Opener(models, job.plan.family)
     measure_all(groups, opener, store, job.plan, job.say, SLOW_SIDE, sides=True)
     found = sides_results(reading(job, models.config, in_order(groups, store), store))
+    if job.device.type == "cpu":
+        job.say("products with a few rows")
+        rows_results(models.base, found, job.origin)
     worst = max(opener.errors.values(), default=0.0)
     found.figure("worst_relative_error", worst, "", job.origin)
     missing = [
