@@ -15,6 +15,7 @@ from pathlib import Path
 from common.errors import UsageError
 from common.report import (
     html_attribution,
+    html_charts,
     html_compiled,
     html_differences,
     html_environment,
@@ -43,8 +44,8 @@ SECTIONS = (
 # Of a problem that is compiled and counted: it has no phases, and so nothing that was timed.
 UNTIMED_SECTIONS = (
     ("differences", "What differs", html_differences.variants_differ),
-    ("differences", "What differs", html_differences.variants_differ),
     ("claims", "Claims", html_sections.claims),
+    ("charts", "Charts", html_charts.charts),
     ("figures", "Figures and tables", html_compiled.figures),
     ("kernels", "Compiled kernels", html_compiled.kernels),
     ("memory", "Memory", lambda view, _: memory_pools(view)),

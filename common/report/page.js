@@ -56,3 +56,56 @@ document.querySelectorAll("table.sortable").forEach((table) => {
     output.textContent = `${shown} of ${rows.length} rows`;
   });
 });
+
+// Each entry of a chart's legend switches its curve.
+document.querySelectorAll("svg [data-legend]").forEach((entry) => {
+  const chart = entry.closest("svg");
+  const curves = [...chart.querySelectorAll("[data-series]")]
+    .filter((curve) => curve.dataset.series === entry.dataset.legend);
+  entry.setAttribute("role", "button");
+  entry.setAttribute("tabindex", "0");
+  entry.setAttribute("aria-pressed", "true");
+  const flip = () => {
+    const shown = entry.getAttribute("aria-pressed") !== "true";
+    entry.setAttribute("aria-pressed", String(shown));
+    entry.setAttribute("opacity", shown ? "1" : "0.35");
+    curves.forEach((curve) => curve.setAttribute("visibility", shown ? "visible" : "hidden"));
+  };
+  entry.addEventListener("click", flip);
+  entry.addEventListener("keydown", (event) => {
+    if (event.key !== "Enter" && event.key !== " ") return;
+    event.preventDefault();
+    flip();
+  });
+});
+
+// The point that is nearest to the pointer is told in words, and ringed.
+document.querySelectorAll(".charts figure").forEach((figure) => {
+  const chart = figure.querySelector("svg");
+  const caption = figure.querySelector("figcaption");
+  const words = caption.textContent;
+  const ring = document.createElementNS(chart.namespaceURI, "circle");
+  for (const [key, value] of [["r", 7], ["fill", "none"], ["stroke", "#333333"],
+    ["visibility", "hidden"]]) ring.setAttribute(key, value);
+  chart.append(ring);
+  const points = [...chart.querySelectorAll("[data-series] circle")];
+  const place = (point) => [+point.getAttribute("cx"), +point.getAttribute("cy")];
+  chart.addEventListener("pointermove", (event) => {
+    const at = new DOMPoint(event.clientX, event.clientY)
+      .matrixTransform(chart.getScreenCTM().inverse());
+    const away = (point) => Math.hypot(place(point)[0] - at.x, place(point)[1] - at.y);
+    const near = points
+      .filter((point) => point.parentNode.getAttribute("visibility") !== "hidden")
+      .reduce((best, point) => (!best || away(point) < away(best) ? point : best), null);
+    const close = near && away(near) < 40;
+    ring.setAttribute("visibility", close ? "visible" : "hidden");
+    caption.textContent = close ? near.textContent : words;
+    if (!close) return;
+    ring.setAttribute("cx", place(near)[0]);
+    ring.setAttribute("cy", place(near)[1]);
+  });
+  chart.addEventListener("pointerleave", () => {
+    ring.setAttribute("visibility", "hidden");
+    caption.textContent = words;
+  });
+});

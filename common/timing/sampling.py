@@ -99,11 +99,12 @@ def decide(
 ) -> StopDecision:
     """Is the ratio of every (variant, phase) to the baseline known well enough? Pure.
 
-    Counts complete rounds: those with a sample of both sides. Phases that the baseline lacks
-    cannot be compared and are not waited for.
+    Counts complete rounds: those with a sample of both sides. The least is asked of the side that
+    has the fewest, the most of the baseline, since a side may have left. Phases that the baseline
+    lacks cannot be compared and are not waited for.
     """
     series = _by_variant_and_phase(samples)
-    rounds = len({s.round for s in samples if s.variant == baseline})
+    rounds = most = len({s.round for s in samples if s.variant == baseline})
     worst: tuple[float, str] | None = None  # (half width / allowed, words)
     for (variant, phase), durations in series.items():
         of_baseline = series.get((baseline, phase))
@@ -126,12 +127,12 @@ def decide(
     if worst is None:
         return StopDecision(True, f"{rounds} rounds measured, nothing to compare")
     if worst[0] <= 1.0:
-        return StopDecision(True, f"precise enough after {rounds} rounds: {worst[1]}")
-    if rounds >= rule.max_rounds:
+        return StopDecision(True, f"precise enough after {most} rounds: {worst[1]}")
+    if most >= rule.max_rounds:
         return StopDecision(True, f"at most {rule.max_rounds} rounds: {worst[1]}")
     if elapsed_s >= rule.max_seconds:
         return StopDecision(
-            True, f"{rule.max_seconds:g} s are over after {rounds} rounds: {worst[1]}"
+            True, f"{rule.max_seconds:g} s are over after {most} rounds: {worst[1]}"
         )
     return StopDecision(False, worst[1])
 
@@ -146,12 +147,16 @@ def interleave(
     seed: int = 0,
     renew: Mapping[str, Callable[[], object]] | None = None,
     renew_every: int = 2,
+    leave_when_known: bool = False,
 ) -> Measurement:
     """Measures all sides in rounds until the rule says stop.
 
     Each sample goes to `on_sample` before the next repetition begins: a run that is killed has
     lost nothing. Before every `renew_every`-th round, untimed, each side's `renew` moves it to
     fresh memory (see the module's docstring). Errors of a side are passed on as they are.
+
+    `leave_when_known`: a side takes no further rounds once its own ratio is known as well as the
+    rule asks (its precision, never its sign, ends it), so that the time goes to those that are not.
     """
     rule = rule or StopRule()
     _check_sides(sides, baseline)
@@ -163,8 +168,9 @@ def interleave(
     start_ns = clock_ns()
     samples: list[Sample] = []
     number = 0
+    taking_part = dict(sides)
     while True:
-        names = list(sides)
+        names = list(taking_part)
         shuffler.shuffle(names)
         if renew and number % renew_every == 0:
             # In the round's order: who is renewed last finds its weights cached. Were that always
@@ -177,7 +183,24 @@ def interleave(
         on_round(number, decision)
         if decision.stop:
             return Measurement(tuple(samples), baseline, True, decision)
+        if leave_when_known:
+            known = known_sides(samples, baseline, rule)
+            taking_part = {name: side for name, side in sides.items() if name not in known}
         number += 1
+
+
+def known_sides(samples: Sequence[Sample], baseline: str, rule: StopRule) -> set[str]:
+    """The sides, without the baseline, that would be done if they were alone with it. Pure."""
+    own: dict[str, list[Sample]] = {}
+    for sample in samples:
+        own.setdefault(sample.variant, []).append(sample)
+    of_baseline = own.pop(baseline, [])
+    wanted = replace(rule, max_rounds=rule.min_rounds + len(samples), max_seconds=math.inf)
+    return {
+        name
+        for name, taken in own.items()
+        if decide([*of_baseline, *taken], baseline, wanted, 0.0).stop
+    }
 
 
 def sequential(

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.errors import UsageError
+from common.workloads.few_rows import FewRowsLinear
 from common.workloads.llama import RMSNorm, rope_frequencies, rotate
 from common.workloads.moe_config import MoeConfig
 from common.workloads.moe_experts import Backend, Experts, Stage, no_stage
@@ -30,9 +31,9 @@ class GatedMlp(nn.Module):
 
     def __init__(self, dim: int, width: int) -> None:
         super().__init__()
-        self.gate_proj = nn.Linear(dim, width, bias=False)
-        self.up_proj = nn.Linear(dim, width, bias=False)
-        self.down_proj = nn.Linear(width, dim, bias=False)
+        self.gate_proj = FewRowsLinear(dim, width, bias=False)
+        self.up_proj = FewRowsLinear(dim, width, bias=False)
+        self.down_proj = FewRowsLinear(width, dim, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
@@ -47,10 +48,10 @@ class BatchedAttention(nn.Module):
         self.config = c = config
         self.heads, self.kv_heads = c.heads, c.kv_heads
         query, key = c.heads * c.head_dim, c.kv_heads * c.head_dim
-        self.q_proj = nn.Linear(c.dim, query, bias=False)
-        self.k_proj = nn.Linear(c.dim, key, bias=False)
-        self.v_proj = nn.Linear(c.dim, key, bias=False)
-        self.o_proj = nn.Linear(query, c.dim, bias=False)
+        self.q_proj = FewRowsLinear(c.dim, query, bias=False)
+        self.k_proj = FewRowsLinear(c.dim, key, bias=False)
+        self.v_proj = FewRowsLinear(c.dim, key, bias=False)
+        self.o_proj = FewRowsLinear(query, c.dim, bias=False)
         if c.qk_norm != "none":
             of_head = c.qk_norm == "head"
             self.q_norm = RMSNorm(c.head_dim if of_head else query, c.norm_eps)
@@ -169,7 +170,7 @@ class SimpleMoETransformer(nn.Module):
         self.embed_tokens = nn.Embedding(config.vocab, config.dim)
         self.layers = nn.ModuleList(MoeLayer(config, i) for i in range(config.layers))
         self.norm = RMSNorm(config.dim, config.norm_eps)
-        self.lm_head = nn.Linear(config.dim, config.vocab, bias=False)
+        self.lm_head = FewRowsLinear(config.dim, config.vocab, bias=False)
         if config.tied_embeddings:
             self.lm_head.weight = self.embed_tokens.weight
         frequencies = rope_frequencies(config.attention_shape())

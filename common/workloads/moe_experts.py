@@ -5,8 +5,8 @@ drops a token, and all but `loop` add a token's k results in the order of its pi
 does not depend on how tokens are grouped. The ways:
 
 - `loop`: expert after expert over the tokens that picked it; the reference.
-- `sorted`: tokens sorted by expert once, then one slice per touched expert, through buffers that
-  stay in a cache.
+- `sorted`: tokens sorted by expert once, then one product per touched expert and projection, with
+  the kernel that its number of rows asks for (`few_rows`), through buffers that stay in a cache.
 - `grouped_mm`: the same, with one `torch.nn.functional.grouped_mm` per projection.
 - `batched_mm`: every token gets copies of its experts' weights; reads k · 3 h f per token.
 - `dense`: every expert over every token, and the sum over the picked ones.
@@ -15,7 +15,9 @@ does not depend on how tokens are grouped. The ways:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import Literal, Protocol, get_args
 
 import torch
@@ -23,15 +25,20 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.errors import UsageError
+from common.workloads.few_rows import product, product_into
 from common.workloads.moe_routing import Picks
 
 Backend = Literal["auto", "loop", "sorted", "grouped_mm", "batched_mm", "dense"]
 BACKENDS: tuple[Backend, ...] = get_args(Backend)
+Weights = Sequence[Tensor]
 GROUPED_ALIGNMENT_BYTES = 16
+# Intermediate results (gate and up) of one block of experts: half of what a core's share of a
+# last-level cache holds, so that the activation finds them there.
+CACHED_BYTES = 1 << 21
+# The rule for other types than float32 on a CPU, whose few rows have no product of their own:
 FEW_PICKS = 8
-# From so many rows per expert on, one expert's intermediate results are worth keeping in a cache:
-# `grouped_mm` writes those of all experts to memory first (1.1 to 1.3 times as long from 32 rows
-# on; measured-cpu, float32, one thread, width 1024, 8 and 64 experts).
+# `grouped_mm` writes the intermediate results of all experts to memory before it reads them (1.1 to
+# 1.3 times as long from 32 rows per expert on; measured-cpu, one thread, width 1024).
 MANY_ROWS = 24
 
 
@@ -57,6 +64,14 @@ class Experts(nn.Module):
     def expert(self, index: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """(gate and up (2 f, h), down (h, f)) of one expert, ready to multiply."""
         return self.gate_up_proj[index], self.down_proj[index]
+
+    def between(self, first: int, end: int, dtype: torch.dtype) -> tuple[Weights, Weights]:
+        """(gates and ups, downs) of experts `first` … `end` - 1, ready to multiply."""
+        return self.gate_up_proj[first:end].unbind(), self.down_proj[first:end].unbind()
+
+    def rows_together(self, row_bytes: int) -> int:
+        """How many rows, of so many bytes each, may go through experts in one block."""
+        return max(1, CACHED_BYTES // row_bytes)
 
     def several(self, indices: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Copies of these experts' weights, (n, 2 f, h) and (n, h, f)."""
@@ -100,15 +115,18 @@ def choose_backend(
 
     One grouped product where it can be had. On a GPU copies of weights win while hardly an expert
     is shared (tokens · k <= experts / 2), and nothing waits for the host. On a CPU a launch costs
-    little: up to `FEW_PICKS` picks the grouping costs more than it saves, and from `MANY_ROWS` rows
-    per expert on it keeps no expert's results in a cache; both go to `sorted`, which does not sort
-    a single token. Quantised weights are unpacked expert by expert, so they are `sorted` at any
-    size.
+    little. In float32 `sorted` wins at every size: with few rows per expert by a product that reads
+    each weight once, with many by results that stay in a cache; it does not sort a single token. In
+    other types the first of these is missing, so one grouped product is taken between `FEW_PICKS`
+    picks and `MANY_ROWS` rows per expert. Quantised weights are unpacked expert by expert, so they
+    are `sorted` at any size.
     """
     if type(experts) is not Experts or not experts.can_group():
         return "sorted"
     picks = tokens * top_k
     if device == "cpu":
+        if dtype is torch.float32:
+            return "sorted"
         few_or_many = picks <= FEW_PICKS or picks >= MANY_ROWS * experts.count
         return "sorted" if few_or_many else "grouped_mm"
     return "batched_mm" if picks * 2 <= experts.count else "grouped_mm"
@@ -119,33 +137,73 @@ def activate(gate_up: Tensor) -> Tensor:
     return F.silu(gate) * up
 
 
+@dataclass(frozen=True)
+class _Block:
+    """Experts `first` … `end` - 1 that go through the buffers together, with their `rows`.
+
+    The first and the last of them have rows; those in between may have none.
+    """
+
+    first: int
+    end: int
+    rows: int
+
+
+def _blocks(loads: Sequence[int], most_rows: int) -> list[_Block]:
+    """Neighbouring experts, of not more than `most_rows` rows together unless one has more."""
+    made = []
+    first = end = rows = 0
+    for index, load in enumerate(loads):
+        if not load:
+            continue
+        if rows and rows + load > most_rows:
+            made.append(_Block(first, end, rows))
+            rows = 0
+        first = first if rows else index
+        rows, end = rows + load, index + 1
+    if rows:
+        made.append(_Block(first, end, rows))
+    return made
+
+
 def through_sorted(
     experts: Experts, x: Tensor, loads: list[int], at: Tensor | None = None
 ) -> Tensor:
     """Rows sorted by expert, `loads[e]` of them for expert e, each through its own expert.
 
-    The rows are those of `x` in its order, or `x[at]` in the order of `at`: then they are gathered
-    expert by expert, so that what an expert reads was written a moment ago.
+    The rows are those of `x` in its order, or `x[at]` in the order of `at`. Experts go through in
+    blocks whose intermediate results stay in a cache, through one set of buffers: fresh memory for
+    each would be paged in each time. Within a block there is one gather and one activation.
     """
-    most = max(loads, default=0)
     out = x.new_empty(sum(loads), x.shape[1])
-    # One set of buffers for all experts: fresh memory for each would be paged in each time.
+    row_bytes = 2 * experts.width * x.element_size()
+    blocks = _blocks(loads, experts.rows_together(row_bytes))
+    most = max((block.rows for block in blocks), default=0)
     gathered = x.new_empty(most if at is not None else 0, x.shape[1])
     wide, narrow = x.new_empty(most, 2 * experts.width), x.new_empty(most, experts.width)
     start = 0
-    for index, load in enumerate(loads):
-        if load:
-            gate_up, down = experts.expert(index, x.dtype)
-            end = start + load
-            if at is None:
-                part = x[start:end]
-            else:
-                part = torch.index_select(x, 0, at[start:end], out=gathered[:load])
-            gate, up = torch.mm(part, gate_up.t(), out=wide[:load]).chunk(2, dim=-1)
-            hidden = torch.mul(F.silu(gate, inplace=True), up, out=narrow[:load])
-            torch.mm(hidden, down.t(), out=out[start:end])
-            start = end
+    for block in blocks:
+        rows, end = block.rows, start + block.rows
+        if at is None:
+            part = x[start:end]
+        else:
+            part = torch.index_select(x, 0, at[start:end], out=gathered[:rows])
+        weights = experts.between(block.first, block.end, x.dtype)
+        counts = loads[block.first : block.end]
+        _products(part, weights[0], counts, wide[:rows])
+        gate, up = wide[:rows].chunk(2, dim=-1)
+        hidden = torch.mul(F.silu(gate, inplace=True), up, out=narrow[:rows])
+        _products(hidden, weights[1], counts, out[start:end])
+        start = end
     return out
+
+
+def _products(rows: Tensor, weights: Sequence[Tensor], counts: Sequence[int], out: Tensor) -> None:
+    """The next counts[i] rows times weights[i], for all i. Views are made by three calls in all."""
+    parts, places = rows.split(counts), out.split(counts)  # type: ignore[no-untyped-call]
+    for part, weight, place, count in zip(parts, weights, places, counts, strict=True):
+        if count:
+            product_into(place, part, weight)
 
 
 def weighted_sum(y: Tensor, order: Tensor, weights: Tensor) -> Tensor:
@@ -187,7 +245,7 @@ def _one_token(experts: Experts, x: Tensor, picks: Picks, stage: Stage) -> Tenso
     with stage("experts"):
         for index, weight in zip(chosen, weights, strict=True):
             gate_up, down = experts.expert(index, x.dtype)
-            out.add_(F.linear(activate(F.linear(x, gate_up)), down), alpha=weight)
+            out.add_(product(activate(product(x, gate_up)), down), alpha=weight)
     return out
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from common.errors import CheckFailed, UsageError
-from common.workloads.moe_experts import Experts
+from common.workloads.moe_experts import Experts, Weights
 from common.workloads.weights import stored_parts
 
 Format = Literal["int8", "float8"]
@@ -42,6 +42,13 @@ class QuantisedExperts(Experts):
             unpack(self.gate_up_proj[index], self.gate_up_scale[index], dtype),
             unpack(self.down_proj[index], self.down_scale[index], dtype),
         )
+
+    def between(self, first: int, end: int, dtype: torch.dtype) -> tuple[Weights, Weights]:
+        gate_up, down = self.expert(first, dtype)
+        return (gate_up,), (down,)
+
+    def rows_together(self, row_bytes: int) -> int:
+        return 0  # one expert at a time: only its weights are unpacked
 
     def several(self, indices: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         return (

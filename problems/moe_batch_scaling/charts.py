@@ -1,7 +1,8 @@
 """How is a curve drawn so that it can be read on paper? One self-contained SVG, values as titles.
 
 Plain elements with presentation attributes, no script and no style sheet: it shows in a page, in a
-worklog on the web and in a notebook alike. Hovering over a point names its value.
+worklog on the web and in a notebook alike. Hovering over a point names its value; in a report each
+legend entry switches its curve (`common/report/html_charts.py`).
 """
 
 from __future__ import annotations
@@ -81,7 +82,8 @@ class Chart:
                 f'transform="rotate(-90 {turn:.1f} {foot})">{escape_html(mark.words)}</text>'
             )
         for number, each in enumerate(series):
-            parts.append(_curve(each, COLOURS[number % len(COLOURS)], at))
+            curve = _curve(each, COLOURS[number % len(COLOURS)], at)
+            parts.append(f'<g data-series="{number}">{curve}</g>')
         parts.append(_legend(series))
         return _frame(self.title, "".join(parts), self.foot)
 
@@ -167,10 +169,11 @@ def _legend(series: Sequence[Series]) -> str:
         colour = COLOURS[number % len(COLOURS)]
         dash = "5 4" if each.dashed else ""
         if each.line:
-            parts.append(_line(x, y - 4, x + 18, y - 4, colour, dash, 2))
+            sample = _line(x, y - 4, x + 18, y - 4, colour, dash, 2)
         else:
-            parts.append(f'<circle cx="{x + 9:.1f}" cy="{y - 4:.1f}" r="3.4" fill="{colour}"/>')
-        parts.append(_text(x + 23, y, each.name, "start"))
+            sample = f'<circle cx="{x + 9:.1f}" cy="{y - 4:.1f}" r="3.4" fill="{colour}"/>'
+        words = _text(x + 23, y, each.name, "start")
+        parts.append(f'<g data-legend="{number}">{sample}{words}</g>')
         y += 14
     return "".join(parts)
 

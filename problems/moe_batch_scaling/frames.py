@@ -19,6 +19,7 @@ from problems.moe_batch_scaling.points import Measured
 from problems.moe_batch_scaling.stages import STAGES
 
 ONCE = "sampled once"
+SAME_CODE = "auto runs it here: the same code"
 
 
 def points_frame(points: Sequence[Measured], read_gb_per_s: float | None = None) -> pd.DataFrame:
@@ -37,7 +38,7 @@ def _row(measured: Measured, read_gb_per_s: float | None) -> dict[str, Any]:
         "top_k": p.top_k, "weights": p.weights, "routing": p.routing, "side": p.side,
         "tokens": p.tokens, "status": measured.status, "reason": measured.reason,
         "samples": len(measured.samples_ns),
-        "baseline": measured.baseline,
+        "baseline": measured.baseline, "in_turn": p.in_turn,
     }  # fmt: skip
     nothing = math.nan
     low = middle = high = half = nothing
@@ -65,9 +66,13 @@ def _row(measured: Measured, read_gb_per_s: float | None) -> dict[str, Any]:
 def base_rows(
     frame: pd.DataFrame, phase: str, batches: Sequence[int] | None = None
 ) -> pd.DataFrame:
-    """The base of the sweep in one phase: the baseline of each group, by batch."""
+    """The base of the sweep in one phase, by batch: the batches that were measured in turn.
+
+    Where none was (a comparison of sides, an older sweep), the baseline of each group.
+    """
     measured = frame[(frame["phase"] == phase) & (frame["status"] == "measured")]
     base = measured[measured["baseline"]].sort_values("batch")
+    base = base[base["in_turn"]] if base["in_turn"].any() else base
     return base if batches is None else base[base["batch"].isin(batches)]
 
 
@@ -131,7 +136,8 @@ def ratios_frame(points: Sequence[Measured]) -> pd.DataFrame:
     rows = []
     groups: dict[str, list[Measured]] = {}
     for measured in points:
-        groups.setdefault(measured.group, []).append(measured)
+        if not measured.point.in_turn:  # batches are no factor of each other
+            groups.setdefault(measured.group, []).append(measured)
     for name, members in groups.items():
         base = baseline_of(members)
         for other in members:
@@ -215,7 +221,7 @@ def sides_table(points: Sequence[Measured], phase: str, note: str = "") -> Table
 
 def ratio_cell(row: Any) -> str:
     if row.status == "skipped":
-        return "skipped"
+        return "is `auto`" if row.verdict == SAME_CODE else "skipped"
     if row.status == "failed":
         return "failed: out of memory" if "out of memory" in row.verdict else "failed"
     if math.isnan(row.low):

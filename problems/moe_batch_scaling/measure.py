@@ -1,10 +1,13 @@
 """How long does each point of a group take? Sides in turn, every failure recorded, nothing lost.
 
 Each side is opened (which calls it once) and looked at: one that fails there is a failed point with
-its reason, one that takes more than `slow` times the fastest and is not short keeps the sample of
+its reason; one that takes more than `slow` times the fastest and is not short keeps the sample of
 that look, because sampling it for minutes would say nothing more; where it was `HOPELESS` at a
 smaller batch it is skipped at the next. The rest, and the group's baseline always, is sampled in
-interleaved rounds. Each sample is on disk before the next is taken.
+interleaved rounds, which a side leaves when its own ratio to the baseline is known to the precision
+asked for: the time goes to what is not known yet. Where batches take turns all stay to the end.
+Rounds end when all is known or the time for them is over, and the points say which. Each sample is
+on disk before the next is taken.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from common.errors import UsageError
@@ -21,7 +25,6 @@ from problems.moe_batch_scaling.points import Measured, Point, PointStore, Statu
 
 SHORT_NS = 30_000_000
 HOPELESS, LONG_NS = 5.0, 1_000_000_000
-PRECISION = 0.015
 
 
 class Side(Protocol):
@@ -84,19 +87,24 @@ def measure_group(
     rounds: Rounds,
     say: Callable[[str], None],
     slow: float,
+    without: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
-    """Measure what the store has not got; every point of the group is in it afterwards."""
+    """Measure what the store has not got; every point of the group is in it afterwards.
+
+    `without`: sides that are not measured here, and why.
+    """
     if store.done(group.points):
         return
     taken: dict[str, _Taken] = {}
 
     def known(point: Point, status: Status, **more: Any) -> Measured:
-        return Measured(point, group.name, status, baseline=point == group.points[0], **more)
+        base = group.in_turn or point == group.points[0]
+        return Measured(point, group.name, status, baseline=base, **more)
 
     points = {point.id: point for point in group.points}
     looks: dict[str, int] = {}
     for point in group.points:
-        hopeless = hopeless_at(point, store)
+        hopeless = without.get(point.side) or hopeless_at(point, store)
         if hopeless is not None and point != group.points[0]:
             store.add(known(point, "skipped", reason=hopeless))
             continue
@@ -131,10 +139,12 @@ def measure_group(
             )
             _describe(left.side, once, store)
     say(f"timing {group.name}: {len(taken)} sides")
-    _sample(group, taken, points, store, rounds)
+    stopped = _sample(group, taken, points, store, rounds)
     for name, kept in taken.items():
         rounds_, samples = tuple(kept.rounds), tuple(kept.samples_ns)
-        measured = known(points[name], "measured", rounds=rounds_, samples_ns=samples)
+        measured = known(
+            points[name], "measured", rounds=rounds_, samples_ns=samples, stopped=stopped
+        )
         _describe(kept.side, measured, store)
 
 
@@ -166,8 +176,11 @@ def _sample(
     points: Mapping[str, Point],
     store: PointStore,
     rounds: Rounds,
-) -> None:
-    """Interleaved rounds; a side that fails is taken out and the others go on."""
+) -> str:
+    """Interleaved rounds; a side that fails is taken out and the others go on.
+
+    Returns why they ended.
+    """
 
     def timed(name: str) -> Callable[[], Mapping[str, int]]:
         def once() -> Mapping[str, int]:
@@ -186,10 +199,16 @@ def _sample(
 
     while taken:
         left = max(rounds.least, rounds.most - done)
-        rule = StopRule(min(rounds.least, left), left, rounds.seconds, PRECISION)
+        rule = StopRule(min(rounds.least, left), left, rounds.seconds, rounds.precision)
+        if group.in_turn:
+            rule = replace(rule, relative_precision=0.0)
         try:
-            interleave({name: timed(name) for name in taken}, next(iter(taken)), rule, keep)
-            return
+            ended = interleave(
+                {name: timed(name) for name in taken},
+                group.points[0].id if group.points[0].id in taken else next(iter(taken)),
+                rule, keep, leave_when_known=not group.in_turn,
+            )  # fmt: skip
+            return ended.decision.reason
         except SideFailed as failed:
             # What it had is kept with it, as a failed point: the others go on without it.
             lost = taken.pop(failed.point.id)
@@ -201,7 +220,8 @@ def _sample(
                     failed.reason,
                     tuple(lost.rounds),
                     tuple(lost.samples_ns),
-                    baseline=failed.point == group.points[0],
+                    baseline=group.in_turn or failed.point == group.points[0],
                 )
             )
             done = max((max(t.rounds, default=-1) for t in taken.values()), default=-1) + 1
+    return "no side is left"

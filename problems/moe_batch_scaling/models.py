@@ -8,6 +8,7 @@ is compared is code, not the luck of memory pages.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from common.workloads.moe_quantised import Format, check_experts_shrank, quantis
 from common.workloads.moe_weights import (
     build_random_moe,
     meta_moe,
+    moe_blocks,
     moe_parameter_counts,
     named_config,
 )
@@ -75,6 +77,24 @@ def fitting_layers(plan: Plan, free: int | None) -> int:
     return min(whole.layers, fitting)
 
 
+@dataclass
+class Turns:
+    """`whole` has the cache of the largest batch, `most` sequences; the twins have views of it."""
+
+    whole: SimpleMoETransformer
+    most: int
+    twins: dict[int, SimpleMoETransformer]
+    filled_to: int = 0  # positions that a prompt filled
+
+    def lend(self, batch: int, device: torch.device, dtype: torch.dtype) -> None:
+        for mine, all_ in zip(moe_blocks(self.twins[batch]), moe_blocks(self.whole), strict=True):
+            if all_.self_attn.cache is None:
+                all_.self_attn.allocate(self.most, device, dtype)
+            assert all_.self_attn.cache is not None
+            keys, values = all_.self_attn.cache
+            mine.self_attn.cache = (keys[:batch], values[:batch])
+
+
 class Models:
     """Built once; `ours` and `theirs` give a model for a point."""
 
@@ -86,6 +106,10 @@ class Models:
         self.made: dict[tuple[int, str], SimpleMoETransformer] = {}
         self.bytes_per_weight: dict[str, float] = {}
         self.routing_seen: dict[str, tuple[RoutingSummary, ...]] = {}  # setting -> per input
+        self.turns: dict[str, Turns] = {}  # phase -> the twins of all batches
+        self.most_in_turn: dict[str, int] = {}  # phase -> the largest batch that will take turns
+        self.filled: tuple[int, int] | None = None  # (batch, sequence) in the cache of the base
+        self.their_models: dict[tuple[str, str], Any] = {}
 
     def _build(self, after: Callable[[nn.Module], None] | None) -> SimpleMoETransformer:
         if self.checkpoint is not None:
@@ -107,10 +131,23 @@ class Models:
         return self.made[top_k, weights]
 
     def _with_top_k(self, top_k: int) -> SimpleMoETransformer:
+        """A model of its own (its caches, its top-k) on the tensors of the base."""
         twin = meta_moe(self.config.with_top_k(top_k))
         twin.load_state_dict(self.base.state_dict(), assign=True)
         twin.rope = self.base.rope
         return twin.eval().requires_grad_(False)
+
+    def in_turn(self, phase: str, batch: int, most: int) -> SimpleMoETransformer:
+        """A twin of the base whose cache holds `batch` sequences, the first of `most` that all
+        batches of the phase share: batches take turns without a cache being made or filled anew.
+        """
+        if phase not in self.turns or self.turns[phase].most < most:
+            self.turns[phase] = Turns(self._with_top_k(self.config.top_k), most, {})
+        turns = self.turns[phase]
+        if batch not in turns.twins:
+            turns.twins[batch] = self._with_top_k(self.config.top_k)
+            turns.lend(batch, self.device, self.dtype)
+        return turns.twins[batch]
 
     def _quantised(self, top_k: int, weights: str) -> SimpleMoETransformer:
         if weights not in ("int8", "float8"):
@@ -118,14 +155,18 @@ class Models:
         format_: Format = "int8" if weights == "int8" else "float8"
         if top_k != self.config.top_k:
             raise UsageError("quantised experts are run with the model's own top-k; leave it")
-        model = self._build(lambda module: quantise_experts(module, format_))
+        # From the base's tensors: what both store alike is not made a second time.
+        model = self._with_top_k(top_k)
+        quantise_experts(model, format_)
         # Asked for one byte per weight: whoever left the stacks as they were is found here.
         self.bytes_per_weight[weights] = check_experts_shrank(model, 1.0).per_weight
         return model
 
     def theirs(self, family: str, way: str) -> Any:
         """Hugging Face's model with our tensors; `way` is its experts implementation."""
-        return hugging_face(self.base, family, way)
+        if (family, way) not in self.their_models:
+            self.their_models[family, way] = hugging_face(self.base, family, way)
+        return self.their_models[family, way]
 
 
 def hugging_face(model: SimpleMoETransformer, family: str, way: str) -> Any:

@@ -23,11 +23,15 @@ DTYPES = ("float32", "bfloat16")
 
 @dataclass(frozen=True)
 class Rounds:
-    """How often a group is sampled. `seconds` never cuts below `least` rounds."""
+    """How often a group is sampled. `seconds` never cuts below `least` rounds.
+
+    `precision`: half width of the interval of log(ratio) at which a side is known well enough.
+    """
 
     least: int = 10
     most: int = 40
     seconds: float = 6.0
+    precision: float = 0.015
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,8 @@ class Plan:
     skews: tuple[float, ...] = ()
     factorial: bool = False
     rounds: Rounds = Rounds()
+    turn_rounds: Rounds | None = None  # of all batches in turn; None: as `rounds`
+    side_rounds: Rounds | None = None  # of the comparison of backends; None: as `rounds`
     ranks: tuple[int, ...] = (1, 2)
     profiling_batches: tuple[int, ...] = ()  # of the cost of profiling; all batches if empty
     experts_of_ranks: int = 8
@@ -93,8 +99,9 @@ def read_plan(settings: Mapping[str, Any]) -> Plan:
     """A preset's settings. UsageError for a name or a value that means nothing."""
     values: dict[str, Any] = dict(settings)
     try:
-        if "rounds" in values:
-            values["rounds"] = Rounds(**values["rounds"])
+        for name in ("rounds", "turn_rounds", "side_rounds"):
+            if name in values:
+                values[name] = Rounds(**values[name])
         if "factor_batches" in values:
             values["factor_batches"] = {k: tuple(v) for k, v in values["factor_batches"].items()}
         fields: dict[str, Any] = {
@@ -109,10 +116,17 @@ def read_plan(settings: Mapping[str, Any]) -> Plan:
 
 @dataclass(frozen=True)
 class Group:
-    """Points that take turns; the first is the baseline of the others."""
+    """Points that take turns; the first is the baseline of the others.
+
+    Where batches take turns none is another's baseline, and all of them are the sweep's base.
+    """
 
     name: str
     points: tuple[Point, ...]
+
+    @property
+    def in_turn(self) -> bool:
+        return self.points[0].in_turn
 
     @property
     def phase(self) -> Phase:
@@ -130,20 +144,22 @@ def base_point(plan: Plan, config: MoeConfig, phase: Phase, batch: int) -> Point
 
 
 def sweep_groups(plan: Plan, config: MoeConfig) -> Iterator[Group]:
-    """The base at every batch, then the factors, then the batches that only the law needs."""
+    """All batches of a phase in turn, then the factors at some batches beside the base there.
+
+    Decode takes turns with the batches that only the law needs, too.
+    """
     check_config(config, plan)
     for phase in PHASES:
+        more = plan.decode_batches if phase == "decode" else ()
+        points = (base_point(plan, config, phase, b) for b in sorted({*plan.batches, *more}))
+        yield Group(phase, tuple(replace(point, in_turn=True) for point in points))
+    for phase in PHASES:
         for batch in plan.batches:
-            base = base_point(plan, config, phase, batch)
-            changed: Sequence[Point] = ()
             if batch in plan.factor_batches.get(phase, ()):
+                base = base_point(plan, config, phase, batch)
                 changed = crossed(plan, base) if plan.factorial else one_by_one(plan, base)
-            others = tuple(p for p in dict.fromkeys(changed) if p != base)
-            yield Group(f"{phase}-b{batch}", (base, *others))
-    for batch in plan.decode_batches:
-        if batch not in plan.batches:
-            point = base_point(plan, config, "decode", batch)
-            yield Group(f"decode-b{batch}", (point,))
+                others = tuple(p for p in dict.fromkeys(changed) if p != base)
+                yield Group(f"{phase}-b{batch}", (base, *others))
 
 
 def one_by_one(plan: Plan, base: Point) -> list[Point]:

@@ -27,7 +27,8 @@ class Point:
     """`sequence`: tokens of a prefill, or positions in the cache before a decode step.
 
     `weights` is how the experts are stored; `routing` is "router" (what the model's own router
-    picks) or "skew-S", Zipf weights 1 / rank^S.
+    picks) or "skew-S", Zipf weights 1 / rank^S. `in_turn`: sampled in rounds of all batches of its
+    phase, so that what drifts meets all batches alike; otherwise in rounds of one batch.
     """
 
     phase: Phase
@@ -37,6 +38,7 @@ class Point:
     weights: str
     routing: str = "router"
     side: str = "auto"
+    in_turn: bool = False
 
     def __post_init__(self) -> None:
         for name in ("batch", "sequence", "top_k"):
@@ -55,7 +57,7 @@ class Point:
         """All but the side: points of one setting see the same inputs."""
         return (
             f"{self.phase}-b{self.batch}-s{self.sequence}-k{self.top_k}-{self.weights}"
-            f"-{self.routing}"
+            f"-{self.routing}{'-in-turn' if self.in_turn else ''}"
         )
 
     @property
@@ -69,7 +71,8 @@ class Measured:
 
     `rounds` and `samples_ns` belong together: sides of one group are compared round by round.
     `touched` counts the distinct experts of each layer, meaned over the inputs. `baseline`: the
-    others of the group are compared with this one.
+    others of the group are compared with this one. `runs`: the backend that `auto` chose here.
+    `stopped`: why the group's rounds ended.
     """
 
     point: Point
@@ -83,6 +86,8 @@ class Measured:
     imbalance: float | None = None
     entropy_bits: float | None = None
     baseline: bool = False
+    runs: str = ""
+    stopped: str = ""
 
     def line(self) -> dict[str, Any]:
         return {"id": self.point.id, **asdict(self)}

@@ -48,7 +48,8 @@ class _Shared(Models):
     def __init__(self, model: SimpleMoETransformer, dtype: torch.dtype, device: torch.device):
         self.config, self.dtype, self.device, self.checkpoint = model.config, dtype, device, None
         self.base, self.made, self.bytes_per_weight = model, {}, {}
-        self.routing_seen = {}
+        self.routing_seen, self.turns, self.most_in_turn = {}, {}, {}
+        self.filled, self.their_models = None, {}
 
 
 def pr_moe_results(
@@ -76,7 +77,7 @@ def pr_moe_results(
         tuple(sizes), ("top-k", "10^6 parameters", "read by one token, 10^6"),
     )  # fmt: skip
     rows = []
-    rule = StopRule(plan.rounds.least, plan.rounds.most, plan.rounds.seconds, 0.015)
+    rule = StopRule(plan.rounds.least, plan.rounds.most, plan.rounds.seconds, plan.rounds.precision)
     for phase in ("prefill", "decode"):
         for batch in BATCHES:
             say(f"{phase}, batch {batch}")
@@ -89,7 +90,10 @@ def pr_moe_results(
             for side in sides.values():
                 side.sample()
             taken = interleave(
-                {name: _phased(side, phase) for name, side in sides.items()}, STANDARD_TWO, rule
+                {name: _phased(side, phase) for name, side in sides.items()},
+                STANDARD_TWO,
+                rule,
+                leave_when_known=True,
             )
             ratios = comparisons(taken)
             for name in configs:

@@ -246,46 +246,55 @@ def numerics_table(
 def sides_results(found: Reading) -> Results:
     """Our default beside every backend and Hugging Face's two ways, at every batch."""
     results = Results()
+    widest: list[float] = []
     for phase in PHASES:
         results.tables[f"sides-{phase}"] = sides_table(
             found.points, phase, "_Time over that of `auto`, in interleaved rounds on one set of "
-            "weights: above 1, `auto` is faster. 95 % intervals in brackets; (once): a side more "
-            "than three times slower, sampled once._",
+            "weights: above 1, `auto` is faster. Medians of the ratios within a round, 95 % "
+            "intervals in brackets; (once): a side more than three times slower, sampled once._",
         )  # fmt: skip
-        share_results(found, phase, results)
-    frame = found.frame
-    results.figure(
-        "widest_half_width",
-        _known(frame.loc[frame["side"] == "auto", "half_width"].max()),
-        "",
-        found.origin,
-    )
+        widest += share_results(found, phase, results)
+    results.figure("widest_half_width", max(widest, default=None), "", found.origin)
     results.tables["failures"] = failures_table(found.points)
-    results.charts |= sides_charts(frame, found)
+    results.charts |= sides_charts(found.frame, found)
     return results
 
 
-def share_results(found: Reading, phase: str, results: Results) -> None:
-    """Throughput of `auto` over that of the best other side, at each batch and at the worst."""
-    rows, worst = [], None
+def share_results(found: Reading, phase: str, results: Results) -> list[float]:
+    """Throughput of `auto` over that of the best other side, at each batch and at the worst.
+
+    Judged on ratios within rounds. Returns the half widths of their intervals.
+    """
+    rows, worst, half_widths = [], None, []
     for batch in found.plan.batches:
         members = [m for m in found.points if m.group == f"{phase}-b{batch}"]
         best = best_other(members)
         if best is None:
             continue
-        side, share, low, high = best
+        side, share, low, high, rounds = best
+        half_widths.append(math.log(high / low) / 2 if high > low else math.inf)
+        stopped = next((m.stopped for m in members if m.baseline), "")
         results.figure(f"share_{phase}_b{batch}", share, "", found.origin, (low, high))
-        rows.append((str(batch), f"`{side}`", f"{share:.3f}", f"{low:.3f} … {high:.3f}"))
+        rows.append(
+            (
+                str(batch), f"`{side}`", f"{share:.3f}", f"{low:.3f} … {high:.3f}", str(rounds),
+                stopped.partition(":")[0] or "n/a",
+            )
+        )  # fmt: skip
         if worst is None or share < worst[0]:
             worst = (share, low, high)
     if worst is not None:
         results.figure(f"worst_share_{phase}", worst[0], "", found.origin, worst[1:])
-    columns = ("batch", "best other side", "throughput of `auto` ÷ its", "95 %")
-    results.tables[f"shares-{phase}"] = Table(columns, tuple(rows), columns[2:])
+    columns = (
+        "batch", "best other side", "throughput of `auto` ÷ its", "95 %", "rounds",
+        "sampling ended",
+    )  # fmt: skip
+    results.tables[f"shares-{phase}"] = Table(columns, tuple(rows), columns[2:5])
+    return [width for width in half_widths if math.isfinite(width)]
 
 
-def best_other(members: Sequence[Measured]) -> tuple[str, float, float, float] | None:
-    """(side, auto's throughput ÷ its, interval) of the fastest side beside `auto`."""
+def best_other(members: Sequence[Measured]) -> tuple[str, float, float, float, int] | None:
+    """(side, auto's throughput ÷ its, interval, rounds) of the fastest side beside `auto`."""
     base = baseline_of(members)
     if base is None:
         return None
@@ -299,7 +308,7 @@ def best_other(members: Sequence[Measured]) -> tuple[str, float, float, float] |
         ratio = compare([ours[r] for r in shared], [theirs[r] for r in shared])
         ends = ratio.interval
         low, high = (ends.low, ends.high) if ends else (ratio.ratio, ratio.ratio)
-        found.append((other.point.side, ratio.ratio, low, high))
+        found.append((other.point.side, ratio.ratio, low, high, len(shared)))
     return min(found, key=lambda row: row[1]) if found else None
 
 

@@ -17,9 +17,10 @@ from torch import Tensor
 from common.errors import CheckFailed
 from common.floors.batch_scaling import gathered_weight_bytes
 from common.timing.clocks import CpuClock, CudaClock
-from common.workloads.moe import SimpleMoETransformer
-from common.workloads.moe_experts import BACKENDS
+from common.workloads.moe import MoeBlock, SimpleMoETransformer
+from common.workloads.moe_experts import BACKENDS, choose_backend
 from common.workloads.moe_observed import observe_routing
+from common.workloads.moe_weights import moe_blocks
 from problems.moe_batch_scaling.inputs import Inputs, make_inputs
 from problems.moe_batch_scaling.models import HF_WAYS, Models, free_bytes
 from problems.moe_batch_scaling.points import Measured, Point
@@ -38,7 +39,11 @@ class OurSide:
 
     def __init__(self, models: Models, point: Point) -> None:
         self.point, self.models = point, models
-        self.model: SimpleMoETransformer = models.ours(point.top_k, point.weights)
+        if point.in_turn:
+            most = max(models.most_in_turn.get(point.phase, 1), point.batch)
+            self.model: SimpleMoETransformer = models.in_turn(point.phase, point.batch, most)
+        else:
+            self.model = models.ours(point.top_k, point.weights)
         self.inputs: Inputs = make_inputs(point, self.model.config, models.device)
         self.clock = CudaClock() if models.device.type == "cuda" else CpuClock()
         self.turn = 0
@@ -61,17 +66,34 @@ class OurSide:
 
     @torch.no_grad()
     def _fill_cache(self) -> None:
-        self.model.backend, self.model.override = "auto", None
-        if self.inputs.prompt is not None:
-            self.model(self.inputs.prompt, last_only=True)
+        """Positions before a decode step. All storages and top-ks go on from the same cache: that
+        of the model as it is, which is filled once for all sides of a batch and sequence.
+        """
+        prompt, models = self.inputs.prompt, self.models
+        if prompt is None:
+            return
+        if self.point.in_turn:
+            turns = models.turns["decode"]
+            if turns.filled_to < self.inputs.start:
+                run_prompt(turns.whole, turn_prompt(self.point, models, turns.most))
+                turns.filled_to = self.inputs.start
+            return
+        if models.filled != (self.point.batch, self.point.sequence) or (
+            cached_batch(models.base) != self.point.batch
+        ):
+            run_prompt(models.base, prompt)
+            models.filled = (self.point.batch, self.point.sequence)
+        if self.model is not models.base:
+            lend_cache(models.base, self.model)
 
     def select(self, index: int) -> Tensor:
         """Make the model ready for the input of this index; returns its tokens."""
         self.model.backend = self.point.side  # type: ignore[assignment]
         self.model.override = self.inputs.routing[index]
-        if self.inputs.prompt is not None and cached_batch(self.model) != self.point.batch:
+        if self.inputs.prompt is None:
+            self.models.filled = None  # a prefill of the base leaves its own positions there
+        elif cached_batch(self.model) != self.point.batch:
             self._fill_cache()
-            return self.select(index)
         return self.inputs.passes[index]
 
     @torch.no_grad()
@@ -98,10 +120,12 @@ class OurSide:
                 for index in range(len(self.inputs))
             )
         per_input = seen[self.point.setting]
+        runs = backend_of_auto(self.model, self.point) if self.point.side == "auto" else ""
         n = len(per_input)
         layers = list(zip(*(summary.layers for summary in per_input), strict=True))
         return replace(
             measured,
+            runs=runs,
             touched=tuple(sum(each.active for each in layer) / n for layer in layers),
             touched_bytes=sum(summary.touched_bytes for summary in per_input) / n,
             imbalance=sum(summary.worst_imbalance for summary in per_input) / n,
@@ -146,6 +170,35 @@ class TheirSide:
     def describe(self, measured: Measured) -> Measured:
         """It picks the experts that our router picks: the same weights, the same tokens."""
         return self.ours.describe(measured)
+
+
+def run_prompt(model: SimpleMoETransformer, prompt: Tensor) -> None:
+    model.backend, model.override = "auto", None
+    model(prompt, last_only=True)
+
+
+def turn_prompt(point: Point, models: Models, most: int) -> Tensor:
+    """The prompts of the largest batch: smaller ones go on from the first of them."""
+    prompt = make_inputs(replace(point, batch=most), models.config, models.device).prompt
+    assert prompt is not None
+    return prompt
+
+
+def lend_cache(owner: SimpleMoETransformer, model: SimpleMoETransformer) -> None:
+    for mine, theirs in zip(moe_blocks(model), moe_blocks(owner), strict=True):
+        mine.self_attn.cache = theirs.self_attn.cache
+
+
+def backend_of_auto(model: SimpleMoETransformer, point: Point) -> str:
+    """What `auto` runs at this point in the first layer that has experts."""
+    blocks = (layer.mlp for layer in moe_blocks(model) if isinstance(layer.mlp, MoeBlock))
+    block = next(blocks, None)
+    if block is None:
+        return ""
+    weight = model.embed_tokens.weight
+    return choose_backend(
+        block.experts, point.tokens, point.top_k, weight.dtype, weight.device.type
+    )
 
 
 def cached_batch(model: SimpleMoETransformer) -> int:

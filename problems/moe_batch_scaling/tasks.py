@@ -16,6 +16,7 @@ from common.floors.moe_shapes import MoeShape
 from common.report.results import Results
 from common.workloads.moe_config import MoeConfig
 from common.workloads.moe_observed import logit_effect
+from problems.moe_batch_scaling.frames import SAME_CODE
 from problems.moe_batch_scaling.inputs import make_inputs
 from problems.moe_batch_scaling.measure import explain, measure_group
 from problems.moe_batch_scaling.models import Models, choose_config
@@ -27,7 +28,8 @@ from problems.moe_batch_scaling.profiling_cost import cost_results, measure_cost
 from problems.moe_batch_scaling.published import published_results
 from problems.moe_batch_scaling.ranks import ranks_results
 from problems.moe_batch_scaling.reading import Reading, sides_results, sweep_results
-from problems.moe_batch_scaling.sides import HF, OUR_SIDES, SIDES, Opener, OurSide
+from problems.moe_batch_scaling.rows import rows_results
+from problems.moe_batch_scaling.sides import HF, OUR_SIDES, SIDES, Opener, OurSide, backend_of_auto
 from problems.moe_batch_scaling.stages import profile_line, profile_side
 
 PROFILING_ROUNDS = 8
@@ -68,15 +70,24 @@ class Job:
 
 
 def measure_all(
-    groups: Sequence[Group], opener: Opener, store: PointStore, plan: Plan, say: Say, slow: float
-) -> None:
+    groups: Sequence[Group], opener: Opener, store: PointStore, plan: Plan, say: Say, slow: float,
+    sides: bool = False,
+) -> None:  # fmt: skip
     """The timing pass: nothing is profiled in it."""
     for number, group in enumerate(groups, 1):
 
         def say_where(text: str, number: int = number) -> None:
             say(f"{number}/{len(groups)} {text}")
 
-        measure_group(group, opener, store, plan.rounds, say_where, slow)
+        rounds = plan.turn_rounds if group.in_turn else plan.side_rounds if sides else plan.rounds
+        without = same_as_auto(group, opener) if sides else {}
+        measure_group(group, opener, store, rounds or plan.rounds, say_where, slow, without)
+
+
+def same_as_auto(group: Group, opener: Opener) -> dict[str, str]:
+    """The backend that `auto` runs at this batch: the same code beside itself shows nothing."""
+    runs = backend_of_auto(opener.models.base, group.points[0])
+    return {runs: SAME_CODE} if runs else {}
 
 
 def profile_all(
@@ -101,6 +112,9 @@ def sweep_task(job: Job) -> Results:
     store = PointStore(job.folder)
     models = job.models()
     groups = list(sweep_groups(job.plan, models.config))
+    for group in groups:
+        if group.in_turn:
+            models.most_in_turn[group.phase] = max(point.batch for point in group.points)
     opener = Opener(models, job.plan.family, check=False)
     measure_all(groups, opener, store, job.plan, job.say, SLOW_FACTOR)
     points = in_order(groups, store)
@@ -116,7 +130,14 @@ def in_order(groups: Sequence[Group], store: PointStore) -> list[Measured]:
 
 
 def base_of(groups: Sequence[Group], store: PointStore) -> list[Measured]:
-    return [store.kept[group.points[0].id] for group in groups if group.points[0].id in store.kept]
+    """The sweep's base: every batch of both phases, measured in turn."""
+    return [
+        store.kept[point.id]
+        for group in groups
+        if group.in_turn
+        for point in group.points
+        if point.id in store.kept
+    ]
 
 
 def reading(job: Job, config: MoeConfig, points: Sequence[Measured], store: PointStore) -> Reading:
@@ -141,6 +162,8 @@ def numerics(job: Job, models: Models, found: Results) -> None:
     rows = []
     for top_k, weights in settings:
         changed = models.ours(top_k, weights)
+        for model in (models.base, changed):  # as built, not as the last side left it
+            model.backend, model.override = "auto", None
         effect = logit_effect(models.base, changed, tokens)
         stored = models.bytes_per_weight.get(weights)
         rows.append((top_k, weights, effect, stored))
@@ -160,8 +183,11 @@ def backends_task(job: Job) -> Results:
         sides = SIDES
     groups = list(side_groups(job.plan, models.config, sides))
     opener = Opener(models, job.plan.family)
-    measure_all(groups, opener, store, job.plan, job.say, SLOW_SIDE)
+    measure_all(groups, opener, store, job.plan, job.say, SLOW_SIDE, sides=True)
     found = sides_results(reading(job, models.config, in_order(groups, store), store))
+    if job.device.type == "cpu":
+        job.say("products with a few rows")
+        rows_results(models.base, found, job.origin)
     worst = max(opener.errors.values(), default=0.0)
     found.figure("worst_relative_error", worst, "", job.origin)
     missing = [

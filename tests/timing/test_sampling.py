@@ -15,6 +15,7 @@ from common.timing.sampling import (
     comparisons,
     decide,
     interleave,
+    known_sides,
     sequential,
 )
 from common.timing.statistics import Verdict
@@ -176,6 +177,23 @@ def test_noise_that_stays_ends_at_the_most_rounds() -> None:
     assert len(measured.samples) == 50
     assert measured.decision.reason.startswith("at most 25 rounds: b decode is known to ")
     assert comparisons(measured)["b", "decode"].verdict is Verdict.AMBIGUOUS
+
+
+def test_a_side_whose_ratio_is_known_takes_no_further_rounds() -> None:
+    rule = StopRule(min_rounds=10, max_rounds=25, precision=0.01)
+    sides = {"a": constant(100), "b": constant(150), "c": noisy(100, 0.5)}
+    taken = interleave(sides, "a", rule, leave_when_known=True)
+    rounds = {name: sum(s.variant == name for s in taken.samples) for name in sides}
+    assert rounds == {"a": 25, "b": 10, "c": 25}, "the baseline stays with whoever is left"
+    assert taken.decision.reason.startswith("at most 25 rounds: c decode")
+    found = comparisons(taken)
+    assert found["b", "decode"].n == 10 and found["b", "decode"].ratio == pytest.approx(1.5)
+
+
+def test_known_sides_are_those_that_the_rule_would_let_go_alone() -> None:
+    samples = made(12, 1.1)
+    assert known_sides(samples, "a", StopRule(min_rounds=10)) == {"b"}
+    assert known_sides(samples, "a", StopRule(min_rounds=13, max_rounds=20)) == set()
 
 
 def test_a_baseline_alone_is_measured_for_the_least_number_of_rounds() -> None:

@@ -120,8 +120,11 @@ def test_an_unknown_backend_is_refused_with_the_choices() -> None:
 
 def test_the_rule_of_auto() -> None:
     made = experts(64, 32, 48)
-    assert choose_backend(made, 4, 2, torch.float32, "cpu") == "sorted"
-    assert choose_backend(made, 5, 2, torch.float32, "cpu") == "grouped_mm"
+    for tokens in (1, 4, 5, 128, 4096):
+        assert choose_backend(made, tokens, 2, torch.float32, "cpu") == "sorted"
+    assert choose_backend(made, 4, 2, torch.bfloat16, "cpu") == "sorted"
+    assert choose_backend(made, 5, 2, torch.bfloat16, "cpu") == "grouped_mm"
+    assert choose_backend(made, 24 * 32, 2, torch.bfloat16, "cpu") == "sorted"
     assert choose_backend(made, 1, 2, torch.bfloat16, "cuda") == "batched_mm"
     assert choose_backend(made, 16, 2, torch.bfloat16, "cuda") == "batched_mm"
     assert choose_backend(made, 17, 2, torch.bfloat16, "cuda") == "grouped_mm"

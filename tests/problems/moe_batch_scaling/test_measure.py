@@ -65,6 +65,31 @@ def test_every_side_is_sampled_in_the_same_rounds(tmp_path: Path) -> None:
     assert found["loop"].samples_ns == (200,) * 6 and found["loop"].touched == (3.0,)
 
 
+def test_a_side_that_is_left_out_says_why(tmp_path: Path) -> None:
+    store = PointStore(tmp_path)
+    group = Group("decode-b2", (side("auto"), side("sorted"), side("loop")))
+    measure_group(
+        group, lambda p: Fake(100), store, ROUNDS, lambda text: None, 3.0, {"sorted": "the same"}
+    )
+    left_out = store.kept[side("sorted").id]
+    assert (left_out.status, left_out.reason) == ("skipped", "the same")
+    assert len(store.kept[side("loop").id].samples_ns) == 6
+
+
+def test_points_say_why_their_rounds_ended(tmp_path: Path) -> None:
+    found = measured(tmp_path, {"auto": Fake(100), "loop": Fake(200)})
+    assert found["auto"].stopped.startswith("precise enough after 6 rounds")
+    assert read_points(tmp_path)[0].stopped == found["auto"].stopped
+
+
+def test_batches_in_turn_are_all_the_base_and_stay_to_the_end(tmp_path: Path) -> None:
+    points = tuple(replace(BASE, batch=batch, in_turn=True) for batch in (1, 2, 4))
+    store = PointStore(tmp_path)
+    group = Group("decode", points)
+    measure_group(group, lambda p: Fake(100 * p.batch), store, ROUNDS, lambda text: None, 30.0)
+    assert all(each.baseline and len(each.samples_ns) == 6 for each in store.kept.values())
+
+
 def test_a_point_that_runs_out_of_memory_is_recorded_and_the_others_are_measured(
     tmp_path: Path,
 ) -> None:

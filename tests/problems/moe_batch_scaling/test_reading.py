@@ -12,7 +12,13 @@ from common.floors.active_experts import expected_active
 from common.report.results import Results
 from common.workloads.moe_config import CONFIGS
 from problems.moe_batch_scaling.charts import Chart, Series
-from problems.moe_batch_scaling.frames import failures_table, points_frame, ratios_frame
+from problems.moe_batch_scaling.frames import (
+    SAME_CODE,
+    base_rows,
+    failures_table,
+    points_frame,
+    ratios_frame,
+)
 from problems.moe_batch_scaling.hrm import measured_points
 from problems.moe_batch_scaling.plan import Plan
 from problems.moe_batch_scaling.points import Measured, Phase, Point
@@ -114,6 +120,46 @@ def test_the_share_is_of_the_best_other_side_that_was_sampled() -> None:
     results = sides_results(reading(sides(9.0, once=True)))
     assert results.figures["worst_share_decode"]["value"] == pytest.approx(0.9)
     assert "worst_share_prefill" not in results.figures, "not measured is not 1"
+
+
+def test_the_width_that_is_judged_is_that_of_the_ratio_within_rounds() -> None:
+    """Both sides drift by a half, together: the latencies are wide, their ratio is not."""
+    drift = [1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 1.45, 1.35, 1.25, 1.15]
+    rounds = tuple(range(len(drift)))
+
+    def drifting(ms: float, **more: object) -> Measured:
+        samples = tuple(round(ms * 1e6 * d * (1 + 0.001 * (i % 3))) for i, d in enumerate(drift))
+        return point("decode", 4, ms, samples_ns=samples, rounds=rounds, **more)
+
+    ours, theirs = (
+        drifting(10.0, stopped="precise enough after 10 rounds: x"),
+        drifting(11.0, side="hf-eager"),
+    )
+    jitter = tuple(ns + 20_000 * (i % 2) for i, ns in enumerate(theirs.samples_ns))
+    results = sides_results(reading([ours, replace(theirs, samples_ns=jitter)]))
+    assert points_frame([ours])["half_width"].max() > 0.1
+    assert 0 < results.figures["widest_half_width"]["value"] < 0.005
+    assert results.tables["shares-decode"].rows[0][-2:] == ("10", "precise enough after 10 rounds")
+
+
+def test_a_side_that_auto_is_has_no_ratio_to_itself() -> None:
+    twin = replace(
+        point("decode", 4, 1.0, side="sorted"), status="skipped", reason=SAME_CODE, samples_ns=(),
+        rounds=(),
+    )  # fmt: skip
+    results = sides_results(reading([*sides(11.0, once=True), twin]))
+    assert dict(results.tables["sides-decode"].rows)["`sorted`"] == "is `auto`"
+
+
+def test_the_base_is_what_was_measured_in_turn() -> None:
+    alone = point("decode", 8, 30.0)
+    turn = replace(alone, point=replace(alone.point, in_turn=True), group="decode")
+    turn = replace(turn, samples_ns=tuple(ns // 2 for ns in alone.samples_ns))
+    frame = points_frame([alone, turn, point("decode", 8, 33.0, routing="skew-1")])
+    assert list(base_rows(frame, "decode")["latency_ms"]) == [pytest.approx(15.0)]
+    ratios = ratios_frame([alone, turn, point("decode", 8, 33.0, routing="skew-1")])
+    assert list(ratios["changed"]) == ["routing skew-1"]
+    assert ratios["ratio"][0] == pytest.approx(1.1)
 
 
 def test_a_failed_side_has_a_cell_of_its_own() -> None:

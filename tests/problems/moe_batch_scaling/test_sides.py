@@ -16,7 +16,9 @@ from common.contract.problem import load_problem
 from common.errors import CheckFailed, PreconditionError, UsageError
 from common.workloads.moe_experts import Experts
 from common.workloads.moe_routing import save_routing
+from common.workloads.moe_weights import moe_blocks
 from problems.moe_batch_scaling import sides as sides_module
+from problems.moe_batch_scaling.frames import SAME_CODE
 from problems.moe_batch_scaling.models import Models, choose_config, fitting_layers
 from problems.moe_batch_scaling.placement import (
     crossing,
@@ -28,8 +30,9 @@ from problems.moe_batch_scaling.plan import Plan, read_plan, side_groups, sweep_
 from problems.moe_batch_scaling.points import Measured, Phase, Point, PointStore
 from problems.moe_batch_scaling.published import published_results
 from problems.moe_batch_scaling.repro import Session, main, open_session
-from problems.moe_batch_scaling.sides import SIDES, Opener, OurSide
+from problems.moe_batch_scaling.sides import SIDES, Opener, OurSide, turn_prompt
 from problems.moe_batch_scaling.stages import STAGES, profile_side
+from problems.moe_batch_scaling.tasks import same_as_auto
 
 CPU = torch.device("cpu")
 PLAN = Plan("tiny", (1, 2), sequence=8, sequences=(16,), top_ks=(1,), formats=("int8",))
@@ -126,7 +129,8 @@ def test_the_presets_of_the_problem_can_be_planned() -> None:
     assert choose_config(exercise, CPU).vocab == 10_000
     crossed = read_plan(problem.presets["factorial"].settings)
     points = [p for g in sweep_groups(crossed, choose_config(crossed, CPU)) for p in g.points]
-    assert len(points) == 2 * 6 * 3 * 3 * 4
+    assert len([p for p in points if not p.in_turn]) == 2 * 6 * 3 * 3 * 4
+    assert len([p for p in points if p.in_turn]) == 2 * 6
 
 
 @pytest.mark.parametrize(
@@ -278,7 +282,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_sweep_leaves_points_traces_tables_and_charts(run: Path) -> None:
     store = PointStore(run)
     assert all(each.status == "measured" for each in store.kept.values())
-    assert len(store.kept) == 3 + 3 + 5 + 5 + 2
+    in_turn = [each for each in store.kept.values() if each.point.in_turn]
+    assert len(in_turn) == 3 + (3 + 2), "every batch of both phases, and those of the law"
+    assert all(each.baseline and each.stopped for each in in_turn)
+    assert len(store.kept) == len(in_turn) + 2 * (1 + 5)
+    assert set(store.profiled) == {each.point.id for each in in_turn}
     tables = json.loads((run / "tables.json").read_text(encoding="utf-8"))
     assert {"scaling-prefill", "scaling-decode", "factors", "stages", "turns", "law"} <= set(tables)
     assert (run / "charts" / "latency-decode.svg").exists()
@@ -298,6 +306,49 @@ def test_a_sweep_that_is_continued_measures_nothing_again(
     preset = load_problem("moe_batch_scaling").presets["tiny"].settings
     open_session({"task": "sweep"}, preset, "cpu", {}).profile(run)
     assert (run / "points.jsonl").read_text(encoding="utf-8") == before
+
+
+def test_batches_in_turn_share_weights_and_one_cache_that_is_filled_once() -> None:
+    models = Models(choose_config(PLAN, CPU), torch.float32, CPU, None)
+    models.most_in_turn["decode"] = 4
+    sides = {
+        batch: OurSide(models, Point("decode", batch, 8, 2, "float32", in_turn=True))
+        for batch in (2, 4)
+    }
+    small, large = sides[2].model, sides[4].model
+    assert small is not large and small is not models.base
+    assert small.lm_head.weight.data_ptr() == models.base.lm_head.weight.data_ptr()
+    caches = [moe_blocks(model)[1].self_attn.cache for model in (small, large)]
+    assert caches[0] is not None and caches[1] is not None
+    assert caches[0][0].data_ptr() == caches[1][0].data_ptr()
+    assert [cache[0].shape[0] for cache in caches if cache] == [2, 4]
+    # The first two of the four sequences, one token further: as a model of its own computes it.
+    with torch.no_grad():
+        prompt = turn_prompt(sides[2].point, models, 4)
+        token = sides[2].select(0)
+        got = sides[2].run(token)
+        whole = torch.cat([prompt[:2], token], dim=1)
+        expected = models.base(whole, last_only=True)
+    assert ((got - expected).norm() / expected.norm()).item() < 1e-5
+
+
+def test_every_storage_and_top_k_decodes_on_the_cache_of_the_model_as_it_is() -> None:
+    models = Models(choose_config(PLAN, CPU), torch.float32, CPU, None)
+    base = OurSide(models, Point("decode", 2, 8, 2, "float32"))
+    filled = moe_blocks(base.model)[0].self_attn.cache
+    other = OurSide(models, Point("decode", 2, 8, 1, "float32"))
+    small = OurSide(models, Point("decode", 2, 8, 2, "int8"))
+    for side in (other, small):
+        assert moe_blocks(side.model)[0].self_attn.cache is filled
+    prefill = OurSide(models, Point("prefill", 2, 8, 2, "float32"))
+    prefill.sample()
+    assert models.filled is None, "a prefill leaves its own positions: the next side fills anew"
+
+
+def test_what_auto_runs_is_not_measured_beside_itself() -> None:
+    models = Models(choose_config(PLAN, CPU), torch.float32, CPU, None)
+    (group, *_) = side_groups(PLAN, models.config, SIDES)
+    assert same_as_auto(group, Opener(models)) == {"sorted": SAME_CODE}
 
 
 def test_the_groups_of_the_comparison_begin_with_auto() -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from common.report.results import Results
 from common.workloads.expert_launch import ParallelResult, RankFailure, RankReport
 from problems.moe_batch_scaling import ranks as ranks_module
 from problems.moe_batch_scaling.models import Models, choose_config
@@ -20,6 +21,7 @@ from problems.moe_batch_scaling.ranks import (
     ranks_results,
     slowest_ms,
 )
+from problems.moe_batch_scaling.rows import ROWS, rows_results
 from problems.moe_batch_scaling.sides import Opener
 
 PLAN = Plan(
@@ -31,6 +33,19 @@ CPU = torch.device("cpu")
 
 def silent(text: str) -> None:
     pass
+
+
+def test_products_with_a_few_rows_are_timed_both_ways_on_the_models_own_matrices() -> None:
+    model = Models(choose_config(PLAN, CPU), torch.float32, CPU, None).base
+    found = Results()
+    with torch.no_grad():
+        rows_results(model, found, "measured-cpu")
+    table = found.tables["few-rows"]
+    kinds = ("output head, 256 × 64", "gate and up, 192 × 64", "down, 64 × 96")
+    assert tuple(dict.fromkeys(row[0] for row in table.rows)) == kinds
+    assert [row[1] for row in table.rows[:7]] == [str(count) for count in ROWS]
+    assert {row[-1] for row in table.rows} == {"as written"}, "these fit a core's own cache"
+    assert found.figures["three_rows_over_four_output_head"]["value"] > 0
 
 
 def test_pr_moe_halves_the_early_experts_and_is_measured_beside_top_2() -> None:
