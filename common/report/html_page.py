@@ -21,14 +21,14 @@ def page_text(
     links: Sequence[tuple[str, str]],
     body: str,
     styles: Sequence[str] = ("page.css",),
-    scripts: Sequence[str] = ("page.js",),
+    scripts: Sequence[str] = ("page.js", "charts.js"),
 ) -> str:
     """`links` are (id, heading) of the sections in `body`; `styles` and `scripts` name files of
     this folder."""
     style, script = ("".join(map(_part, names)) for names in (styles, scripts))
     policy = (
         f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; "
-        "base-uri 'none'; form-action 'none'"
+        "img-src data:; base-uri 'none'; form-action 'none'"
     )
     items = "".join(f'<li><a href="#{key}">{escape_html(name)}</a></li>' for key, name in links)
     return (
