@@ -14,7 +14,8 @@ FENCED = re.compile(r"^ *```.*?^ *```", re.DOTALL | re.MULTILINE)
 SPAN = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
 ASSIGNMENT = re.compile(r"([a-z_]+)=(\S+)$")
 TYPED = re.compile(
-    r"(?:\.venv/bin/)?worklog [a-z]|\./run\.sh|\.venv/bin/python |python3? -m |python [\w./]+\.py"
+    r"PYTHONPATH=|(?:\.venv/bin/)?worklog [a-z]|\./run\.sh|\.venv/bin/python |python3? -m "
+    r"|python [\w./]+\.py"
     r"|problems/\w+/[\w.]+\.sh|(?:\./)?capture_\w+\.sh|docker (?:build|buildx)|cd problems/"
 )
 

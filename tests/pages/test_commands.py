@@ -38,6 +38,13 @@ VERBS_OF_IMAGES = (
     "shell",
     "doctor",
 )
+# Where `./run.sh setup` puts what the variants need.
+PACKAGES = {
+    f".venv/variants/{package.replace('==', '-')}"
+    for name in problem_names()
+    for variant in load_problem(name).variants.values()
+    for package in variant.packages
+}
 QUICK = (
     "show",
     "diff",
@@ -129,6 +136,11 @@ def test_every_command_of_a_page_names_what_exists(page: Path) -> None:
 
 def check_one(command: Command, created: set[str]) -> None:
     words = command.words
+    searched = words.pop(0).split("=")[1].split(":") if words[0].startswith("PYTHONPATH=") else []
+    for place in searched:
+        assert place in PACKAGES or (ROOT / place).is_dir(), (
+            f"{place} is not made by ./run.sh setup"
+        )
     problem = problem_of(command)
     for word in words:
         if word.startswith(OURS):
@@ -140,17 +152,16 @@ def check_one(command: Command, created: set[str]) -> None:
     if arguments is not None:
         check_names(parsed([a for a in arguments if a != "…"], command.in_block), created)
     elif words[0].endswith(("python", "python3")):
-        check_python(command, words)
+        check_python(words, [ROOT, *(ROOT / place for place in searched)])
     elif words[0] == "cd":
         assert (ROOT / words[1]).is_dir()
 
 
-def check_python(command: Command, words: list[str]) -> None:
+def check_python(words: list[str], tops: list[Path]) -> None:
     """The script or module exists and knows the options that it is given."""
     if words[1] == "-m":
         if not words[2].startswith(("problems.", "common.", "fused_float8")):
             return
-        tops = (ROOT, command.page.parent)
         found = [p for top in tops if (p := top / f"{words[2].replace('.', '/')}.py").is_file()]
         assert found, f"{words[2]} is no module"
         source = found[0]
@@ -210,6 +221,8 @@ def test_a_wrong_command_is_found(tmp_path: Path) -> None:
         ".venv/bin/worklog diff tests/data/run_tiny#bf16 tests/data/run_tiny#bf17",
         ".venv/bin/python problems/float8_weight_only/repro.py --no-such-option",
         ".venv/bin/python problems/float8_weight_only/nothing.py",
+        ".venv/bin/python -m fused_float8.aot",
+        "PYTHONPATH=.venv/variants/triton-1.0 .venv/bin/python -m common.cli",
     ):
         with pytest.raises(Exception):  # noqa: B017
             check_one(Command(page, 1, text), set())
