@@ -61,7 +61,7 @@ document.querySelectorAll("figure.chart").forEach((figure) => {
   const value = (plot, x) => {
     const box = plot.getBoundingClientRect();
     const share = (x - box.left) / box.width;
-    if (!scale || share < 0 || share > 1) return "";
+    if (!scale || scale.unit === "round" || share < 0 || share > 1) return "";
     const [low, high] = [+scale.low, +scale.high];
     const there = scale.log ? low * (high / low) ** share : low + share * (high - low);
     const [first, last] = [rows[0][0], rows.at(-1)[0]].map((svg) => svg.getBoundingClientRect());

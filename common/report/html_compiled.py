@@ -7,9 +7,6 @@ cut, and say where the rest of them is.
 
 from __future__ import annotations
 
-import base64
-import html
-import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -22,12 +19,11 @@ from common.report.tables import Table, escape_html, significant
 from common.traces.compiled_kernel import CompiledKernel, read_compiled
 
 ROOM_BYTES = 1_200_000  # of all tables of one run
-ROOM_FOR_DRAWINGS_BYTES = 150_000
 
 
 def figures(view: RunView, where: Path) -> str:
-    """What was drawn, figures side by side, then all, then the variants' own tables, folded."""
-    parts = [drawings(view, where)]
+    """Figures side by side, then all, then the variants' own tables, each folded."""
+    parts = []
     shared = side_by_side(view)
     if shared.rows:
         parts.append(shared.html("Figures that several variants have", style="sortable"))
@@ -51,31 +47,6 @@ def figures(view: RunView, where: Path) -> str:
                 f"({len(rows):,} rows)</summary>{text}</details>\n"
             )
     return "".join(parts)
-
-
-def drawings(view: RunView, where: Path) -> str:
-    """The charts that the run drew, as images: whatever they hold, an image can do nothing."""
-    parts, room = [], ROOM_FOR_DRAWINGS_BYTES
-    for path in sorted(view.folder.glob("traces/*/charts/*.svg")):
-        data = path.read_bytes() if path.stat().st_size <= room else b""
-        room -= len(data)
-        if not data:
-            continue
-        text = data.decode("utf-8", "replace")
-        said = [words for tag in ("title", "desc") if (words := _inside(tag, text))]
-        link = quote((where / path.relative_to(view.folder)).as_posix(), errors="surrogateescape")
-        name = escape_html(". ".join(said) or path.stem)
-        source = base64.b64encode(data).decode("ascii")
-        parts.append(
-            f'<a class="drawing" href="{escape_html(link)}">'
-            f'<img alt="{name}" src="data:image/svg+xml;base64,{source}"></a>'
-        )
-    return f'<div class="pair">{"".join(parts)}</div>\n' if parts else ""
-
-
-def _inside(tag: str, text: str) -> str:
-    found = re.search(f"<{tag}>([^<]*)</{tag}>", text)
-    return html.unescape(found[1]).strip() if found else ""
 
 
 def side_by_side(view: RunView) -> Table:

@@ -28,7 +28,7 @@ def page_text(
     style, script = ("".join(map(_part, names)) for names in (styles, scripts))
     policy = (
         f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; "
-        "img-src data:; base-uri 'none'; form-action 'none'"
+        "base-uri 'none'; form-action 'none'"
     )
     items = "".join(f'<li><a href="#{key}">{escape_html(name)}</a></li>' for key, name in links)
     return (

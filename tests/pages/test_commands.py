@@ -10,7 +10,10 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -206,6 +209,37 @@ def test_what_reads_recorded_evidence_prints_what_the_page_quotes(
 
 def test_quoted_output_belongs_to_a_command_that_is_run() -> None:
     assert [str(c) for c in ALL if c.promised and c not in RUN_HERE] == []
+
+
+SCRIPTS = sorted(
+    {
+        c.words[1]
+        for c in ALL
+        if c.words[0] == ".venv/bin/python" and c.words[1].startswith("problems/")
+    }
+)
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_script_that_a_page_names_says_how_it_is_used(script: str) -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / script), "--help"],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True, text=True, check=False, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0 and done.stdout.startswith("usage: "), done.stderr[-500:]
+    assert "Traceback" not in done.stderr
+
+
+def test_a_study_that_is_none_is_refused_before_anything_runs() -> None:
+    script = ROOT / "problems" / "float8_weight_only" / "record_studies.py"
+    done = subprocess.run(
+        [sys.executable, str(script), "conversion", "convertion"],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True, text=True, check=False, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
 
 
 def test_a_wrong_command_is_found(tmp_path: Path) -> None:

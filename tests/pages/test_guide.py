@@ -64,6 +64,7 @@ def test_a_term_of_the_field_is_set_in_italics_where_it_is_explained(page: Path)
 
 TERMS = (
     "GEMV", "warp", "wave", "occupancy", "split-K", "LDGSTS", "SM", "pruner", "winner", "KL",
-    "coordinate descent", "interleaved", "logits", "opaque", "eager", "prefill", "decode", "CUDA graph",
-    "private pool", "default pool", "retained", "router", "top-k", "skew", "knee", "intensity",
+    "coordinate descent", "interleaved", "logits", "opaque", "eager", "prefill", "decode",
+    "CUDA graph", "private pool", "default pool", "retained", "router", "top-k", "skew", "knee",
+    "intensity",
 )  # fmt: skip

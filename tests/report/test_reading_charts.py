@@ -5,14 +5,12 @@ And the pages of recorded runs, of every problem: nothing twice, nothing clipped
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 from helpers.chromium import NOT_HERE, Page, program
-from helpers.synthetic_run import manifest, write_run
 
 from common.diff.diff import compare_files
 from common.report.diff_html import difference_html
@@ -196,29 +194,6 @@ def test_labels_of_a_trend_stand_on_one_line(page: Page, everything: Path) -> No
         "v.clientWidth + 1).map((v) => v.textContent)"
     )
     assert overlapping == []
-
-
-def test_what_a_run_drew_is_shown_as_an_image_that_can_do_nothing(
-    page: Page, tmp_path: Path
-) -> None:
-    folder = write_run(tmp_path, manifest())
-    charts = folder / "traces" / "plain" / "charts"
-    charts.mkdir(parents=True)
-    evil = (
-        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 9 9"><title>A &lt;b&gt; chart</title>'
-        "<script>parent.document.title='owned'</script><image href='https://example.org/x.png'/>"
-        "<rect width='9' height='9' onload=\"parent.document.title='owned'\"/></svg>"
-    )
-    (charts / "evil.svg").write_text(evil, encoding="utf-8")
-    changed = {**json.loads((folder / "manifest.json").read_text()), "phases": {}, "claims": []}
-    (folder / "manifest.json").write_text(json.dumps(changed), encoding="utf-8")
-    path = write_report([folder], tmp_path / "report.html")
-    opened(page, path)
-    alts = page.run("[...document.querySelectorAll('img')].map((i) => [i.alt, i.naturalWidth > 0])")
-    assert alts == [["A <b> chart", True]]
-    assert page.run("document.title") == "An example that is slow" and page.problems == []
-    asked = [url for url in page.requests if not url.startswith("data:")]
-    assert asked == [path.absolute().as_uri()]
 
 
 def test_settings_are_words() -> None:
