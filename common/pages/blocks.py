@@ -27,6 +27,7 @@ from common.pages.markdown import FENCE, blanked
 from common.pages.prediction_table import prediction_table
 from common.pages.published_block import published_block
 from common.pages.recorded_block import recorded_block
+from common.pages.runs_block import runs_block
 from common.pages.scoring import runs_about, score_over
 from common.pages.shared_blocks import SHARED
 from common.recording.run_folder import Run, open_run, read_json
@@ -201,6 +202,7 @@ RENDERERS: dict[str, tuple[Renderer, frozenset[str]]] = {  # and the options tha
     "compiled": (_compiled, frozenset({"run", "a", "b"})),
     "figures": (_figures, frozenset({"run"})),
     "setup": (_setup, frozenset()),
+    "runs": (runs_block, frozenset()),
     "drawing": (drawing_block, frozenset({"run", "name"})),
     "published": (published_block, frozenset({"model"})),
     "predictions": (_predictions, frozenset({"set", "run"})),

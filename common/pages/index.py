@@ -17,14 +17,26 @@ from common.report.evidence import Evidence
 from common.report.run_view import RunView, claimed_variants, headline
 from common.report.tables import Table, percent, significant
 
+ORIGINS = ("measured-gpu", "measured-cpu", "compiled", "modelled", "published")
+
 
 def problem_index() -> Table:
-    """The README's table of problems, in the order of their names."""
-    problems = [load_problem(name) for name in problem_names()]
+    """The README's table of problems: what was measured first, then by name."""
+    problems = sorted(map(load_problem, problem_names()), key=_rank)
     rows = tuple((p.name, p.symptom, p.cause, *_effect_and_floor(p), p.status) for p in problems)
     links = {p.name: f"problems/{p.name}/WORKLOG.md" for p in problems}
     columns = ("problem", "symptom", "cause", "effect", "% of floor", "status")
     return Table(columns, rows, links=links)
+
+
+def _rank(problem: Problem) -> tuple[bool, int, str]:
+    """Timed variants first, then what was measured in another way, compiled, and modelled."""
+    if not problem.evidence:
+        return True, len(ORIGINS), problem.name
+    manifest = open_run(problem.folder / next(iter(problem.evidence.values()))).manifest
+    origin = str(manifest["origin"])
+    place = ORIGINS.index(origin) if origin in ORIGINS else len(ORIGINS)
+    return problem.kind != "timed", place, problem.name
 
 
 def _effect_and_floor(problem: Problem) -> tuple[str, str]:

@@ -115,9 +115,9 @@ def remove_abandoned(parent: Path) -> tuple[Path, ...]:
     with the process: whatever the process id means by now, or in whichever container it ran. Only
     what has our own naming, is a minute old and holds nothing but a first manifest is touched.
     """
-    removed = []
     import shutil  # as above
 
+    removed = []
     oldest = time.time() - ABANDONED_AFTER_S
     for path in sorted(parent.iterdir()):
         try:

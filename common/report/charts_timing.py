@@ -13,6 +13,7 @@ from common.report.tables import interval, milliseconds, significant
 VERDICT_STYLES = {"SLOWER": "slower", "FASTER": "faster"}
 QUIETEST_SPREAD = 1.1  # a chart never magnifies less than ±10 %: noise would look like a signal
 STRIP_HEIGHT = 56
+MOST_TOLD = 200  # samples of a row that say by themselves what they are
 
 
 def ratio_chart(view: RunView, phase: str) -> str:
@@ -57,6 +58,7 @@ def _ratio_row(
     dot = f'<circle class="{style}" cx="{at}" cy="{middle:g}" r="4.5"/>'
     whisker = ""
     value = f"{significant(ratio['ratio'])}×"
+    told = f"{name}: {significant(ratio['ratio'], 5)}×"
     if ratio["interval"]:
         low, high = (scale(end) for end in ratio["interval"])
         whisker = (
@@ -66,7 +68,12 @@ def _ratio_row(
         whisker += svg.line(low, middle - 5, middle + 5, f"whisker {style}")
         whisker += svg.line(high, middle - 5, middle + 5, f"whisker {style}")
         value += f" ({interval(*ratio['interval'])})"
-    return svg.Row(name, f"{value} {ratio['verdict']}", back + whisker + dot, height=height)
+        ends = (significant(end, 5) for end in ratio["interval"])
+        told += f", 95 % interval {' … '.join(ends)}"
+    measured = view.variants[name]["phases"].get(phase)
+    told += f", {ratio['verdict']}"
+    told += f"; {milliseconds(measured['median_ns'])} ms" if measured else ""
+    return svg.Row(name, f"{value} {ratio['verdict']}", back + whisker + dot, told, height)
 
 
 def _why_not(variant: Mapping[str, Any]) -> str:
@@ -133,8 +140,11 @@ def _strip(
     for value, style in ((half, "guide"), (1.0, "one"), (1 / half, "guide")):
         y = height_of(value)
         back += f'<line class="{style}" x1="0%" x2="100%" y1="{y:.1f}" y2="{y:.1f}"/>'
+    told = len(points) <= MOST_TOLD
     dots = "".join(
-        f'<circle class="sample" cx="{svg.percent(scale(at))}" cy="{height_of(v):.1f}" r="2.5"/>'
+        f'<circle class="sample" cx="{svg.percent(scale(at))}" cy="{height_of(v):.1f}" r="2.5">'
+        + (f"<title>round {at}: {significant(v)}× the median</title>" if told else "")
+        + "</circle>"
         for at, v in points
     )
     extremes = f"{milliseconds(measured['minimum_ns'])} … {milliseconds(measured['maximum_ns'])} ms"

@@ -1,7 +1,7 @@
-"""How did equal variants come out in several runs? Dots with intervals, over time and devices.
+"""How did equal variants come out in several runs? Dots with intervals, over time and machines.
 
 Only what has the same name, problem and preset is set side by side. Times are compared within one
-device; the ratio to the baseline of the same run also between devices.
+machine; the ratio to the baseline of the same run also between machines.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ HEIGHT = 24
 @dataclass(frozen=True)
 class Point:
     """One variant's phase in one run. Times in ns of one unit; `change` against the first run of
-    the same device, None for that one itself."""
+    the same machine, None for that one itself."""
 
     variant: str
     run: str
     started: str  # "2026-11-20 22:24"
-    device: str
+    machine: str  # device, and the instruction set where it is known
     median_ns: float
     interval_ns: tuple[float, float] | None
     ratio: Mapping[str, Any] | None
@@ -47,7 +47,7 @@ def points(views: Sequence[RunView], names: Sequence[str], phase: str) -> list[P
             samples = _samples(view, variant, phase)
             if measured is None or not samples:
                 continue
-            before = first.setdefault(view.device, samples)
+            before = first.setdefault(view.machine, samples)
             change = None
             if before is not samples:
                 change = compare_unpaired(before, samples, reason="two runs")
@@ -57,7 +57,7 @@ def points(views: Sequence[RunView], names: Sequence[str], phase: str) -> list[P
                     variant,
                     run,
                     str(view.summary["started"])[:16].replace("T", " "),
-                    view.device,
+                    view.machine,
                     measured["median_ns"],
                     (ends[0], ends[1]) if ends else None,
                     _ratio(view, variant, phase),
@@ -85,7 +85,7 @@ def _ratio(view: RunView, variant: str, phase: str) -> Mapping[str, Any] | None:
 def trend_charts(found: Sequence[Point], phase: str) -> str:
     """Times, and ratios to the baseline; empty where no variant was measured twice."""
     charts = _times(found, phase) + _ratios(found, phase)
-    return f'<div class="wide">{charts}</div>\n' if charts else ""
+    return f'<div class="trend">{charts}</div>\n' if charts else ""
 
 
 def _times(found: Sequence[Point], phase: str) -> str:
@@ -100,12 +100,14 @@ def _times(found: Sequence[Point], phase: str) -> str:
         times = point.interval_ns
         low, high = (times[0] / 1e6, times[1] / 1e6) if times else (None, None)
         body = _whisker(scale, ticks, point.median_ns / 1e6, low, high, style)
-        text = f"{time_words(point)} ms; {change_words(point)}"
-        rows.append(svg.Row(_label(point, found), text, body, height=HEIGHT))
+        label = _label(point, found)
+        told = f"{label}: {time_words(point)} ms, on {point.machine}; {change_words(point)}"
+        text = f"{time_words(point)} ms, {_verdict(point)}"
+        rows.append(svg.Row(label, text, body, told, HEIGHT))
     return svg.figure(
         f"Time of {phase}, run by run",
         "Dot: median, whisker: its 95 % interval, logarithmic axis. Full dot: the first run on a "
-        "device; red and green: slower and faster than it beyond what two runs differ by; empty: "
+        "machine; red and green: slower and faster than it beyond what two runs differ by; empty: "
         "not decided, or the same.",
         rows,
         svg.axis(scale, ticks, "ms"),
@@ -125,10 +127,15 @@ def _label(point: Point, among: Sequence[Point]) -> str:
     return f"{point.variant}, {point.started if len(set(same)) == 1 else point.run}"
 
 
+def _verdict(point: Point) -> str:
+    """What fits beside a dot; the ratio and its interval stand in the table below it."""
+    return str(point.change.verdict) if point.change else "first"
+
+
 def change_words(point: Point) -> str:
-    """Against the first run of the device: "1.02× (0.98 … 1.06) SAME"."""
+    """Against the first run of the machine: "1.02× (0.98 … 1.06) SAME"."""
     if point.change is None:
-        return "first on this device"
+        return "first on this machine"
     ends = point.change.interval
     spread = f" ({interval(ends.low, ends.high)})" if ends else ""
     return f"{significant(point.change.ratio)}×{spread} {point.change.verdict}"
@@ -157,7 +164,8 @@ def _ratios(found: Sequence[Point], phase: str) -> str:
         rows.append(svg.Row(_label(point, rated), text, body, height=HEIGHT))
     return svg.figure(
         f"Time of {phase} over the baseline of the same run",
-        "What can be compared between devices. Right of the line at 1 is slower than the baseline.",
+        "What can be compared between machines. Right of the line at 1 is slower than the "
+        "baseline.",
         rows,
         svg.axis(scale, ticks, "slower →", "×"),
     )

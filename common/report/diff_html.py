@@ -43,7 +43,7 @@ def difference_html(d: Difference) -> str:
     title = f"{path_of(d.a, 80)} → {path_of(d.b, 80)}"
     question = f"What makes the difference in {view.words_of(d.quantity)}?"
     links = [(key, heading) for key, heading, _ in shown]
-    styles, scripts = ("page.css", "diff.css"), ("page.js", "diff.js")
+    styles, scripts = ("page.css", "diff.css"), ("page.js", "diff.js", "charts.js")
     return page_text(title, question, links, body, styles, scripts)
 
 

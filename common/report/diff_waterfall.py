@@ -71,7 +71,7 @@ def waterfall(
                 label=step.label,
                 value=f"{view.signed(step.delta, unit)} → {view.amount(after, unit)}",
                 plot=guides + _bar(scale, step.start, after),
-                title=f"{step.label}: {view.signed(step.delta, unit)} {unit}",
+                title=_told(step, difference, unit),
                 height=HEIGHT,
             )
         )
@@ -84,6 +84,15 @@ def waterfall(
     words = view.words_of(difference.quantity)
     title = f"{words}, from {names[0]} to {names[1]}"
     return f'<div class="waterfall">{figure(title, how, lines, foot)}</div>'
+
+
+def _told(step: Step, difference: Difference, unit: str) -> str:
+    """The step in full: what moved, how much of the whole that is, and where it leads."""
+    share = f" ({100 * step.delta / difference.delta:.1f} % of it)" if difference.delta else ""
+    after = view.amount(step.start + step.delta, unit)
+    moved = f"{view.signed(step.delta, unit)} {unit}"
+    whole = f"of the difference, {view.signed(difference.delta, unit)}{share}"
+    return f"{step.label}: {moved} {whole}; from {view.amount(step.start, unit)} to {after}"
 
 
 def _scale(difference: Difference, found: Sequence[Step]) -> tuple[Scale, bool]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from common.errors import UsageError
@@ -28,6 +28,7 @@ from common.report.memory_pools import memory_pools
 from common.report.run_view import RunView, problem_words, read_view
 from common.report.tables import escape_html
 
+ROOM_BYTES = 1_700_000  # of the sections of several runs; a page is to stay below 2 MB
 SECTIONS = (
     ("differences", "What differs", html_differences.variants_differ),
     ("claims", "Claims", html_sections.claims),
@@ -76,6 +77,8 @@ def render(views: Sequence[RunView], place: Path) -> str:
     """The page's text; links to the runs' files are relative to the folder `place`."""
     title, question = _title(views)
     runs = [_run(view, number, place) for number, view in enumerate(views, 1)]
+    if len(runs) > 1:
+        runs = _fitting(runs)
     if len(runs) == 1:
         links = runs[0].links
     else:
@@ -97,32 +100,61 @@ def sections_of(view: RunView) -> tuple[tuple[str, str, Callable[[RunView, Path]
 
 @dataclass(frozen=True)
 class _Part:
-    """One run on the page, and (id, heading) of those of its sections that have something."""
+    """One run on the page: what stands above its sections, and (id, heading, content) of those
+    that have something."""
 
     key: str
     name: str
-    links: list[tuple[str, str]]
-    html: str
+    head: str
+    sections: tuple[tuple[str, str, str], ...]
+
+    @property
+    def links(self) -> list[tuple[str, str]]:
+        return [(key, heading) for key, heading, _ in self.sections]
+
+    @property
+    def html(self) -> str:
+        parts = (
+            f'<section aria-labelledby="{key}"><h3 id="{key}">{heading}</h3>\n{content}</section>\n'
+            for key, heading, content in self.sections
+        )
+        title = f'<h2 id="{self.key}">Run {escape_html(self.name)}</h2>\n'
+        body = "".join(parts)
+        return f'<article aria-labelledby="{self.key}">\n{title}{self.head}{body}</article>\n'
+
+
+def _fitting(runs: Sequence[_Part]) -> list[_Part]:
+    """The runs with the longest of their sections left out, and said to be, until a page of many
+    of them stays one that a browser opens at once."""
+    found = list(runs)
+    sizes = [
+        (len(content.encode()), number, place)
+        for number, run in enumerate(found)
+        for place, (_, _, content) in enumerate(run.sections)
+    ]
+    excess = sum(size for size, _, _ in sizes) - ROOM_BYTES
+    for size, number, place in sorted(sizes, reverse=True):
+        if excess <= 0:
+            break
+        run = found[number]
+        key, heading, _ = run.sections[place]
+        left_out = (
+            f'<p class="note">{size / 1e3:,.0f} kB are left out of this page of {len(runs)} runs; '
+            f"<code>worklog report …/{escape_html(run.name)}</code> shows them.</p>\n"
+        )
+        changed = (*run.sections[:place], (key, heading, left_out), *run.sections[place + 1 :])
+        found[number] = replace(run, sections=changed)
+        excess -= size
+    return found
 
 
 def _run(view: RunView, number: int, place: Path) -> _Part:
     key, name = f"run{number}", view.folder.absolute().name
     where = Path(os.path.relpath(view.folder.absolute(), place))
-    parts, links = [], []
+    found = []
     for section, heading, build in sections_of(view):
         content = build(view, where)
         if content:
-            links.append((f"{key}-{section}", heading))
-            parts.append(
-                f'<section aria-labelledby="{key}-{section}">'
-                f'<h3 id="{key}-{section}">{heading}</h3>\n{content}'
-                + html_environment.raw_data(view, section, where)
-                + "</section>\n"
-            )
-    html = (
-        f'<article aria-labelledby="{key}">\n<h2 id="{key}">Run {escape_html(name)}</h2>\n'
-        + html_sections.header(view)
-        + "".join(parts)
-        + "</article>\n"
-    )
-    return _Part(key, name, links, html)
+            content += html_environment.raw_data(view, section, where)
+            found.append((f"{key}-{section}", heading, content))
+    return _Part(key, name, html_sections.header(view), tuple(found))

@@ -47,15 +47,33 @@ def _lines(ordered: Sequence[tuple[RunView, str]]) -> Table:
             (
                 name,
                 f"{view.manifest['problem']}, {view.summary['preset']}",
-                f"{view.device} ({view.summary['origin']})",
+                view.machine,
+                str(view.summary["origin"]),
                 str(view.summary["started"])[:16].replace("T", " "),
                 found[0] if found else "",
                 found[1] if found else "not timed",
                 html_sections.tally(view) if view.finished else "unfinished",
             )
         )
-    columns = ("run", "problem, preset", "device", "date", "ratio", "of", "claims")
-    return Table(columns, tuple(rows), ("ratio",))
+    columns = ("run", "problem, preset", "machine", "origin", "date", "ratio", "of", "claims")
+    return _without_constants(Table(columns, tuple(rows), ("ratio",)))
+
+
+def _without_constants(table: Table, most: int = 3) -> Table:
+    """What is the same in every row is said once, under the table."""
+    constant = [
+        at
+        for at in range(1, most + 1)
+        if len(table.rows) > 1 and len({row[at] for row in table.rows}) == 1
+    ]
+    kept = [at for at in range(len(table.columns)) if at not in constant]
+    said = "; ".join(f"{table.columns[at]}: {table.rows[0][at]}" for at in constant)
+    return Table(
+        tuple(table.columns[at] for at in kept),
+        tuple(tuple(row[at] for at in kept) for row in table.rows),
+        table.right,
+        f"_The same for all: {said}._" if said else "",
+    )
 
 
 def _group(heading: str, members: Sequence[tuple[RunView, str]]) -> str:
@@ -80,7 +98,7 @@ def times_table(found: Sequence[Point], phase: str) -> Table:
         (
             point.variant,
             point.run,
-            point.device,
+            point.machine,
             time_words(point),
             "" if point.ratio is None else significant(point.ratio["ratio"])
             + (f" ({interval(*point.ratio['interval'])})" if point.ratio["interval"] else ""),
@@ -88,8 +106,8 @@ def times_table(found: Sequence[Point], phase: str) -> Table:
         )
         for point in found
     )  # fmt: skip
-    columns = ("variant", "run", "device", f"{phase} ms", "time ÷ baseline",
-               "against the first run of the device")  # fmt: skip
+    columns = ("variant", "run", "machine", f"{phase} ms", "time ÷ baseline",
+               "against the first run of the machine")  # fmt: skip
     return Table(columns, rows, columns[3:5])
 
 

@@ -31,11 +31,13 @@ def figures(view: RunView, where: Path) -> str:
     whole = every.html("Figures of every variant", style="sortable")
     if shared.rows:
         whole = f"<details><summary>All {len(every.rows):,} figures</summary>{whole}</details>\n"
-    parts.append(whole)
+    parts.append(whole if every.rows else "")
     room = ROOM_BYTES - sum(len(part) for part in parts)
     for variant in view.variants:
         place = where / "traces" / variant / "tables.json"
         for name, stored in view.evidence.tables(variant).items():
+            if not stored["rows"]:
+                continue
             rows = tuple(tuple(map(str, row)) for row in stored["rows"])
             table = Table(tuple(stored["columns"]), rows, tuple(stored["right"]), stored["note"])
             text = _fitting(table, f"{variant}, {name}", room, place)

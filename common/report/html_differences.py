@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from common.report.html_environment import SOFTWARE, in_words, installed
+from common.report import run_tables
+from common.report.html_environment import SOFTWARE, in_words, installed, settings_in_words
 from common.report.run_view import RunView
 from common.report.tables import Table, escape_html
 
@@ -39,13 +40,15 @@ def runs_differ(views: Sequence[RunView]) -> str:
     """The facts of machine and software in which several runs differ."""
     names = run_names(views)
     facts = {name: _facts_of(view) for name, view in zip(names, views, strict=True)}
+    for name, told in zip(names, _settings(views), strict=True):
+        facts[name].update({"settings that differ": told} if told else {})
     table = differing(facts, "run")
     if not table.rows:
         return "<p>The runs are of one machine, preset, revision and software.</p>\n"
     banner = ""
-    if len({view.device for view in views}) > 1:
+    if len({view.machine for view in views}) > 1:
         banner = (
-            '<p class="banner" role="note"><strong>Different devices.</strong> Ratios to the '
+            '<p class="banner" role="note"><strong>Different machines.</strong> Ratios to the '
             "baseline of the same run can be set side by side; times cannot.</p>\n"
         )
     same = shared(facts)
@@ -83,22 +86,33 @@ def _keys(facts: Mapping[str, Mapping[str, str]]) -> list[str]:
     return list(dict.fromkeys(key for of in facts.values() for key in of))
 
 
+def _settings(views: Sequence[RunView]) -> list[str]:
+    """Of each run, the settings of its preset in which the runs of its problem differ."""
+    own = [view.manifest["preset"].get("settings", {}) for view in views]
+    told = []
+    for view, settings in zip(views, own, strict=True):
+        problem = view.manifest["problem"]
+        others = [o for v, o in zip(views, own, strict=True) if v.manifest["problem"] == problem]
+        differ = {k: v for k, v in settings.items() if any(o.get(k) != v for o in others)}
+        told.append(settings_in_words(differ))
+    return told
+
+
 def _facts_of(view: RunView) -> dict[str, str]:
     manifest = view.manifest
     machine = {k: v for k, v in manifest["machine"].items() if k not in IRRELEVANT}
     gpus: Sequence[Mapping[str, Any]] = manifest["machine"].get("gpus") or ()
-    settings = manifest["preset"].get("settings", {})
     found = {
         "problem": str(manifest["problem"]),
         "device": view.device,
         "driver": ", ".join(sorted({str(g.get("driver_version", "unknown")) for g in gpus})),
         "preset": str(view.summary["preset"]),
-        "settings": ", ".join(f"{key} {value}" for key, value in settings.items()),
         "revision": str(view.summary["revision"])[:12],
+        "instructions": "" if gpus else run_tables.cpu_capability(manifest) or "not recorded",
         "torch": view.versions("torch"),
         "torchao": view.versions("torchao"),
         **dict(in_words(key, value) for key, value in machine.items()),
     }
     options = manifest.get("options") or {}
-    found["options"] = ", ".join(f"{key} {value}" for key, value in options.items())
+    found["options"] = settings_in_words(options)
     return {key: value for key, value in found.items() if value}

@@ -12,7 +12,8 @@ from common.report.tables import Table, escape_html
 
 DOCUMENTS = ("manifest.json", "samples.jsonl", "summary.json", "checks.json", "floors.json")
 PACKAGES = ("torch", "torchao", "triton", "numpy")
-SOFTWARE = (*PACKAGES, "compiler", "threads", "compile_mode")
+FILES_SHOWN = 16
+SOFTWARE = (*PACKAGES, "compiler", "threads", "cpu_capability", "compile_mode")
 
 
 # What each section was made from, where it is not the whole folder.
@@ -57,6 +58,19 @@ def in_words(key: str, value: Any) -> tuple[str, str]:
         size, unit = (value / (1 << 30), "GiB") if value >= 1 << 30 else (value / (1 << 20), "MiB")
         return name.removesuffix(" bytes"), f"{size:.3g} {unit}"
     return name, str(value)
+
+
+def settings_in_words(settings: Mapping[str, Any]) -> str:
+    """A preset's settings: "mode max; batches 1, 8; rounds (least 10, most 30)"."""
+    return "; ".join(f"{key.replace('_', ' ')} {_plain(value)}" for key, value in settings.items())
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return f"({'; '.join(f'{key} {_plain(own)}' for key, own in value.items())})"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_plain, value)) or "none"
+    return in_words("", value)[1]
 
 
 def _facts(caption: str, facts: Mapping[str, Any]) -> str:
@@ -107,7 +121,7 @@ def _sampling(view: RunView) -> str:
         {
             "command": "worklog " + " ".join(map(str, manifest.get("arguments", ()))),
             "asked for": asked,
-            "settings": ", ".join(f"{k} {v}" for k, v in preset["settings"].items()),
+            "settings": settings_in_words(preset["settings"]),
             "order of the variants": order.get(sampling.get("interleaved")),
             "stopped because": sampling.get("stopped_because"),
             "finished": manifest.get("finished") or manifest.get("status"),
@@ -124,7 +138,14 @@ def _links(folder: Path, where: Path) -> str:
         size = path.stat().st_size
         shown = f"{size / (1 << 20):.1f} MiB" if size >= 1 << 20 else f"{-(-size // 1024)} KiB"
         items.append(f'<li>{_link(path, folder, where)} <span class="how">{shown}</span></li>')
-    return f'<ul class="files">{"".join(items)}</ul>\n'
+    own, others = items[:FILES_SHOWN], items[FILES_SHOWN:]
+    listed = f'<ul class="files">{"".join(own)}</ul>\n'
+    if others:
+        listed += (
+            f"<details><summary>{len(others):,} more files</summary>"
+            f'<ul class="files">{"".join(others)}</ul></details>\n'
+        )
+    return listed
 
 
 def _link(path: Path, folder: Path, where: Path) -> str:

@@ -21,7 +21,7 @@ def page_text(
     links: Sequence[tuple[str, str]],
     body: str,
     styles: Sequence[str] = ("page.css",),
-    scripts: Sequence[str] = ("page.js",),
+    scripts: Sequence[str] = ("page.js", "charts.js"),
 ) -> str:
     """`links` are (id, heading) of the sections in `body`; `styles` and `scripts` name files of
     this folder."""

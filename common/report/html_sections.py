@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from common.floors.measured import from_json
@@ -20,6 +21,7 @@ VERDICT_BADGES = {
     "NOT_COMPARABLE": "unsure", "rejected": "no", "failed": "no", "not applicable": "same",
 }  # fmt: skip
 CLAIM_BADGES = {"NOT reproduced": "no", "reproduced": "yes", "not decided": "open"}
+FOLDED_CLAIMS = 4  # so many that were not run are put away
 UNKNOWN = "unknown"
 CHECK_BADGES = {"passed": "yes", "rejected": "no"}
 
@@ -112,8 +114,22 @@ def _conditions(view: RunView) -> str:
 def claims(view: RunView, _: Path) -> str:
     if not view.summary["claims"]:
         return "<p>The problem makes no claims.</p>"
-    return run_tables.claims(view.summary).html(
-        "What this run must show, and did it", CLAIM_BADGES, "fit"
+    whole = run_tables.claims(view.summary)
+    left_out = [str(c.get("reason") or "").startswith("not run:") for c in view.summary["claims"]]
+    shown, folded = (
+        replace(
+            whole, rows=tuple(r for r, out in zip(whole.rows, left_out, strict=True) if out is w)
+        )
+        for w in (False, True)
+    )
+    if not shown.rows or len(folded.rows) < FOLDED_CLAIMS:
+        return whole.html("What this run must show, and did it", CLAIM_BADGES, "fit")
+    return (
+        shown.html("What this run must show, and did it", CLAIM_BADGES, "fit")
+        + f"<details><summary>{len(folded.rows)} more are about what this run did not include"
+        "</summary>"
+        + folded.html("Claims not put to the test", CLAIM_BADGES, "fit")
+        + "</details>\n"
     )
 
 

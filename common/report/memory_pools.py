@@ -83,16 +83,27 @@ def memory_pools(view: RunView) -> str:
 
 
 def _label(pool: Pool, pools: list[Pool]) -> str:
+    return f"{_whose(pool, pools)}: {pool.name}"
+
+
+def _whose(pool: Pool, pools: list[Pool]) -> str:
+    """The variant, and its snapshot where it has several."""
     several = len({other.file for other in pools if other.variant == pool.variant}) > 1
-    return f"{pool.variant}{f' ({pool.file})' if several else ''}: {pool.name}"
+    name = pool.file.removesuffix(".gz").removesuffix(".pickle")
+    return f"{pool.variant}, {name}" if several else pool.variant
 
 
 def _chart(pools: list[Pool]) -> str:
     longest = max(pool.reserved_bytes for pool in pools)
     scale = svg.Scale(0, max(longest, 1) / (1 << 20))
     ticks = scale.ticks()
-    rows = []
+    rows: list[svg.Row] = []
+    above = ""
     for pool in pools:
+        whose = _whose(pool, pools)
+        if whose != above:
+            rows.append(svg.Row(whose, ""))
+        above = whose
         body, at = svg.grid(scale, HEIGHT, ticks), 0.0
         sizes = (pool.requested_bytes, pool.rounding_bytes, pool.unused_bytes)
         for (style, says), size in zip(PARTS, sizes, strict=True):
@@ -107,7 +118,7 @@ def _chart(pools: list[Pool]) -> str:
         text = f"{mebibytes(pool.reserved_bytes)} MiB reserved"
         label = _label(pool, pools)
         told = f"{label}: {text}, of it {mebibytes(pool.requested_bytes)} MiB requested"
-        rows.append(svg.Row(label, text, body, told, HEIGHT))
+        rows.append(svg.Row(pool.name, text, body, told, HEIGHT))
     chart = svg.figure(
         "Memory by pool",
         "What each pool of the CUDA caching allocator holds at the end of the snapshot; the parts "

@@ -19,6 +19,14 @@ def device_name(summary: Summary, manifest: Mapping[str, Any]) -> str:
     return device + (", virtual machine" if machine["virtual"] else "")
 
 
+def cpu_capability(manifest: Mapping[str, Any]) -> str | None:
+    """torch's name for the vector instructions of the CPU; None on a GPU and in older runs."""
+    if manifest["device"]["kind"] != "cpu":
+        return None
+    facts = manifest.get("facts", {}).values()
+    return next((str(f["cpu_capability"]) for f in facts if f.get("cpu_capability")), None)
+
+
 def footer(summary: Summary, manifest: Mapping[str, Any]) -> str:
     """The conditions that stand under every table: device, versions, date, run."""
     facts = {**manifest.get("profile_facts", {}), **manifest.get("facts", {})}

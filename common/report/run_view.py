@@ -47,6 +47,13 @@ class RunView:
     def device(self) -> str:
         return run_tables.device_name(self.summary, self.manifest)
 
+    @property
+    def machine(self) -> str:
+        """The device, and on a CPU the instructions that torch used: two virtual machines with
+        one name can differ in them, and then their times cannot be set side by side."""
+        found = run_tables.cpu_capability(self.manifest)
+        return f"{self.device}, {found}" if found else self.device
+
     def versions(self, package: str) -> str:
         """Every version of a package that took part, e.g. "0.13.0, 0.14.1"."""
         found = {str(f[package]) for f in self.facts.values() if f.get(package)}

@@ -12,6 +12,7 @@ from common.diff.attribution import memory_timeline
 from common.errors import UsageError
 from common.recording.run_folder import Run
 from common.report.evidence import Evidence
+from common.report.run_tables import cpu_capability
 from common.timing.statistics import Comparison, Summary
 
 SCHEMA = "worklog.summary/1"
@@ -75,19 +76,11 @@ def _claim(row: Mapping[str, Any], evidence: Evidence) -> dict[str, Any]:
     if about is not None and evidence.manifest["preset"]["name"] not in about:
         reason = f"is about preset {' or '.join(about)}"
         record = {**record, "reproduced": None, "reason": reason}
-    found = _cpu_capability(evidence)
+    found = cpu_capability(evidence.manifest)
     if row.get("cpu") and found is not None and found != row["cpu"]:
         reason = f"is about CPUs with {row['cpu']}, torch finds {found} on this one"
         record = {**record, "reproduced": None, "reason": reason}
     return record
-
-
-def _cpu_capability(evidence: Evidence) -> str | None:
-    """torch's name for the vector instructions of the CPU; None on a GPU and in older runs."""
-    if evidence.manifest["device"]["kind"] != "cpu":
-        return None
-    facts = evidence.manifest.get("facts", {}).values()
-    return next((str(f["cpu_capability"]) for f in facts if f.get("cpu_capability")), None)
 
 
 def _variant(evidence: Evidence, name: str) -> dict[str, Any]:

@@ -86,13 +86,12 @@ def grid(scale: Scale, height: int, ticks: Iterable[float]) -> str:
     return "".join(line(scale(tick), 0, height, "grid") for tick in ticks)
 
 
-def svg(body: str, height: int, title: str, description: str) -> str:
-    words = f"<title>{escape_html(title)}</title><desc>{escape_html(description)}</desc>"
-    return f'<svg role="img" height="{height}">{words}{body}</svg>'
+def svg(body: str, height: int, title: str) -> str:
+    return f'<svg role="img" height="{height}"><title>{escape_html(title)}</title>{body}</svg>'
 
 
 def axis(scale: Scale, ticks: Sequence[float], unit: str, suffix: str = "") -> str:
-    """The row under a chart that names the positions."""
+    """The row under a chart that names the positions; its data let a script name any other."""
     parts = []
     for tick in ticks:
         at = scale(tick)
@@ -100,8 +99,12 @@ def axis(scale: Scale, ticks: Sequence[float], unit: str, suffix: str = "") -> s
         text = significant(tick) + suffix
         parts.append(line(at, 0, 4, "tick"))
         parts.append(f'<text x="{percent(at)}" y="16" text-anchor="{anchor}">{text}</text>')
+    told = f'data-low="{scale.low:.6g}" data-high="{scale.high:.6g}"'
+    told += ' data-log="1"' if scale.logarithmic else ""
+    told += f' data-suffix="{escape_html(suffix)}"' if suffix else ""
     return (
-        '<div class="row axis" aria-hidden="true"><div class="label"></div><div class="plot">'
+        f'<div class="row axis" aria-hidden="true" {told} data-unit="{escape_html(unit)}">'
+        '<div class="label"></div><div class="plot">'
         f'<svg height="20">{"".join(parts)}</svg></div>'
         f'<div class="value">{escape_html(unit)}</div></div>\n'
     )
@@ -116,10 +119,11 @@ def figure(
         label = f'<div class="label">{escape_html(row.label)}</div>'
         value = f'<div class="value">{escape_html(row.value)}</div>'
         if row.plot:
-            plot = svg(row.plot, row.height, row.title or f"{row.label}: {row.value}", description)
+            plot = svg(row.plot, row.height, row.title or f"{row.label}: {row.value}")
             lines.append(f'<div class="row">{label}<div class="plot">{plot}</div>{value}</div>')
         else:
-            lines.append(f'<div class="row blank">{label}{value}</div>')
+            style = "blank" if row.value else "heading"
+            lines.append(f'<div class="row {style}">{label}{value}</div>')
     return (
         f'<figure class="chart"><figcaption>{escape_html(caption)} '
         f'<span class="how">{escape_html(description)}</span></figcaption>{legend}\n'

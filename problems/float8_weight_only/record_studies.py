@@ -9,12 +9,14 @@ no is recorded all the same: what came out is what is kept. One that gives no ru
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 from common.contract.problem import load_problem
+from common.errors import UsageError
 from common.experiments.keep import keep_run
 from common.timing.worker_client import child_command, child_environment
 
@@ -34,24 +36,32 @@ def run_study(name: str, study: str, out: Path) -> Path:
     return found[0]
 
 
-def main() -> None:
-    wanted = sys.argv[1:] or list(STUDIES)
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("studies", nargs="*", metavar="STUDY", help="default: all five")
+    wanted = parser.parse_args().studies or list(STUDIES)
     here = Path(__file__).resolve().parent
     problem = load_problem(here.name)
-    if problem.folder.resolve() != here:
-        raise SystemExit(
-            "error: the worklog command installed here is another checkout's, and would record "
-            "into that; set PYTHONPATH to this one"
-        )
-    for study in wanted:
-        problem.study_variants(study)  # a wrong name must not show after the first hour
+    try:
+        if problem.folder.resolve() != here:
+            raise UsageError(
+                "the worklog command installed here is another checkout's, and would record into "
+                "that; set PYTHONPATH to this one"
+            )
+        for study in wanted:
+            problem.study_variants(study)  # a wrong name must not show after the first hour
+    except UsageError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
     for study in wanted:
         with tempfile.TemporaryDirectory() as out:
             run = run_study(problem.name, study, Path(out))
             print(f"recorded {keep_run(problem.folder, study, run)}", flush=True)
     render = [*child_command("common.cli"), "render", problem.name]
-    subprocess.run(render, check=False, env=child_environment())
+    return subprocess.run(render, check=False, env=child_environment()).returncode
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

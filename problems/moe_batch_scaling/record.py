@@ -11,6 +11,7 @@ was made already is taken by `record.py cpu=FOLDER`.
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
 import tempfile
@@ -46,7 +47,11 @@ def record(arguments: list[str], scratch: str) -> Path:
 
 
 def main() -> None:
-    chosen = dict(word.partition("=")[::2] for word in sys.argv[1:] or RUNS)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("runs", nargs="*", metavar="RUN[=FOLDER]", help="default: all")
+    chosen = dict(word.partition("=")[::2] for word in parser.parse_args().runs or RUNS)
     unknown = [key for key in chosen if key not in RUNS]
     if unknown:
         print(

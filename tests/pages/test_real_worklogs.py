@@ -207,7 +207,8 @@ def test_a_wrong_answer_of_an_exercise_is_found(copy: Path, clean: dict[str, set
     wrong = 0
     for name, page, text, known in each_worklog(clean):
         checks = [m for m in CHECK.finditer(text) if re.match(r"-?[\d.,]+ ", m["body"])]
-        for match in [m for m in checks if text.rfind("<details>", 0, m.start()) > 0][:1]:
+        exercises = text.index("\n## Exercises\n")
+        for match in [m for m in checks if text.rfind("<details>", 0, m.start()) > exercises][:1]:
             shown = match["body"].split(" ")[0]
             answer = text.rfind("<details>", 0, match.start())
             # The reader's text and what is compared say the same, and both are wrong.

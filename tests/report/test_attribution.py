@@ -217,7 +217,7 @@ def test_pools_of_a_snapshot_add_up_to_what_is_reserved(tmp_path: Path) -> None:
     assert sum(pool.reserved_bytes for pool in pools) == summary["reserved_bytes"]
     assert all(p.unused_bytes >= 0 and p.rounding_bytes >= 0 for p in pools)
     text = memory_pools(read_view(folder))
-    assert "Memory by pool" in text and "slow (a.pickle): default" in text
+    assert "Memory by pool" in text and "slow, a: default" in text
     assert "Not readable: traces/plain/cut.pickle" in text
     page = write_report([folder], tmp_path / "report.html").read_text(encoding="utf-8")
     assert "Memory by pool" in page
@@ -245,7 +245,7 @@ def test_runs_are_set_side_by_side_in_the_order_of_their_dates(tmp_path: Path) -
     views = [read_view(folder) for folder in (later, REAL, moved)]
     text = comparison(views)
     assert text.index("What differs") < text.index("Runs, oldest first")
-    assert "<strong>Different devices.</strong>" in text and "Another CPU" in text
+    assert "<strong>Different machines.</strong>" in text and "Another CPU" in text
     lines = text.split("Runs, oldest first</caption>")[1].split("</table>")[0]
     assert lines.index("run_tiny") < lines.index("later") < lines.index("moved")
     ordered = [views[1], views[0], views[2]]

@@ -64,11 +64,13 @@ def test_the_page_of_one_run_stays_small(real_page: str) -> None:
     assert len(real_page.encode()) <= 300_000
 
 
-def test_every_image_has_a_title_and_a_description(real_page: str) -> None:
-    images = re.findall(
-        r'<svg role="img"[^>]*>(<title>[^<]+</title><desc>[^<]+</desc>)?', real_page
-    )
+def test_every_image_has_a_title_and_its_chart_a_description(real_page: str) -> None:
+    images = re.findall(r'<svg role="img"[^>]*>(<title>[^<]+</title>)?', real_page)
     assert len(images) > 20 and all(images)
+    charts = re.findall(
+        r'<figure class="chart"><figcaption>[^<]+(<span class="how">[^<]+)?', real_page
+    )
+    assert len(charts) > 8 and all(charts)
 
 
 def test_headings_descend_one_step_at_a_time_and_ids_are_unique(real_page: str) -> None:

@@ -8,12 +8,10 @@ from __future__ import annotations
 import gzip
 import json
 import re
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from helpers.chromium import NOT_HERE, Page, chromium, program
+from helpers.chromium import NOT_HERE, Page, program
 from helpers.synthetic_run import manifest, write_run
 
 from common.diff.diff import compare_files
@@ -32,19 +30,6 @@ EVIL = (
 MANY = 5000
 
 pytestmark = pytest.mark.skipif(program() is None, reason=NOT_HERE)
-
-
-@pytest.fixture(scope="module")
-def page() -> Iterator[Page]:
-    with chromium() as browser:
-        yield browser.page()
-
-
-@pytest.fixture(scope="module")
-def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    place = tmp_path_factory.mktemp("report")
-    shutil.copytree(REAL, place / "run")
-    return write_report([place / "run"], place / "report.html")
 
 
 @pytest.fixture(scope="module")

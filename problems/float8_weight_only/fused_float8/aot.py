@@ -1,6 +1,7 @@
 """What does the compiler make of the Triton kernels, without a GPU? Resources per architecture.
 
-    python -m fused_float8.aot          (in the problem's folder; needs Triton, no GPU)
+    python -m fused_float8.aot          (needs Triton, no GPU; the whole line, with PYTHONPATH:
+                                        WORKLOG.md, "Reproduce each number")
 
 Compiles the GEMV and the GEMM of every batch size for compute capability 8.9, 9.0 and 12.0, and
 prints registers, shared memory, bytes spilled to local memory and the widest load of the weights.
