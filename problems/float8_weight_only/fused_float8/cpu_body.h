@@ -17,20 +17,21 @@
 
 template <int SHIFT>  // 4: e4m3fn, 3: e5m2
 struct Codes {
-  static constexpr int16_t MASK = SHIFT == 4 ? int16_t(0x87F0) : int16_t(0x8FE0);
+  static constexpr int32_t MASK = SHIFT == 4 ? int32_t(0x87F00000) : int32_t(0x8FE00000);
 };
 
-// Four vectors of float32 from V::BYTES codes, in the order of float8_order.
+// Four vectors of float32 from V::BYTES codes, in the order of float8_order. Masked last, in 32
+// bits: one mask does for all four, and every register counts.
 template <int SHIFT>
 TARGET static inline __attribute__((always_inline)) void decode(
     const uint8_t* codes, typename V::F (&out)[4]) {
-  const typename V::I raw = V::load(codes), mask = V::set16(Codes<SHIFT>::MASK);
-  const typename V::I even = V::both(V::template low_byte_times<8 - SHIFT>(raw), mask);
-  const typename V::I odd = V::both(V::template sra16<SHIFT>(raw), mask);
-  out[0] = V::low_halves(even);
-  out[1] = V::high_halves(even);
-  out[2] = V::low_halves(odd);
-  out[3] = V::high_halves(odd);
+  const typename V::I raw = V::load(codes), mask = V::set32(Codes<SHIFT>::MASK);
+  const typename V::I even = V::template low_byte_times<8 - SHIFT>(raw);
+  const typename V::I odd = V::template sra16<SHIFT>(raw);
+  out[0] = V::as_floats(V::both(V::sll32_by_16(even), mask));
+  out[1] = V::as_floats(V::both(even, mask));
+  out[2] = V::as_floats(V::both(V::sll32_by_16(odd), mask));
+  out[3] = V::as_floats(V::both(odd, mask));
 }
 
 // sums[r][m] = dot(codes of row r, activations of row m): ROWS weight rows, M activation rows.
