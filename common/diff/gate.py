@@ -102,7 +102,8 @@ def evaluate(difference: Difference, bounds: Sequence[Bound], strict: bool = Fal
             failures += _above(difference, bound)
     missing = [str(rank["rank"]) for rank in difference.extra.get("missing_ranks", ())]
     if strict and missing:
-        failures.append(f"ranks {', '.join(missing)} are on one side only (--strict)")
+        are = "rank {} is" if len(missing) == 1 else "ranks {} are"
+        failures.append(f"{are.format(', '.join(missing))} on one side only (--strict)")
     if verdict not in ("AMBIGUOUS", "NOT_COMPARABLE"):
         return Outcome(tuple(failures), ())
     reason = next(iter(difference.judgement.reasons), "no reason given")

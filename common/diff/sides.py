@@ -160,8 +160,8 @@ def _run_in(folder: Path, typed: str) -> Run:
             f"{_typed(typed)}/{below[-1]}{SEPARATOR}VARIANT"
         )
     raise UsageError(
-        f"{folder} is a folder but no run (it has no manifest.json); give a file in it, or the "
-        "folder of a run"
+        f"{folder} is a folder but no run (it has no manifest.json); give a file in it, the folder "
+        "of a run, or two folders with a file for each rank"
     )
 
 

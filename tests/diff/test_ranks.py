@@ -133,6 +133,33 @@ def test_one_slower_rank_makes_the_job_slower_and_says_which(tmp_path: Path) -> 
     assert compare_files(str(b), str(a)).judgement.verdict == "FASTER"
 
 
+REAL = {
+    "torch": (("bert_small_h100.json.gz", "bert_small_mi300.json.gz"),
+              ("tutorial_h100_a.json.gz", "tutorial_h100_b.json.gz")),
+    "nsys": (("small_fwd.sqlite.gz", "small_fwd_cl4096.sqlite.gz"),
+             ("mock.sqlite.gz", "small_fwd.sqlite.gz")),
+    "memory": (("small_fwd_fp32.pickle.gz", "small_fwd_bf16.pickle.gz"),
+               ("attn_forward.pickle.gz", "attn_backward.pickle.gz")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("format_", REAL)
+def test_real_files_of_any_format_add_up(real_data: Path, tmp_path: Path, format_: str) -> None:
+    alone = []
+    for rank, pair in enumerate(REAL[format_]):
+        files = [real_data / format_ / name for name in pair]
+        alone.append(compare_files(*map(str, files)))
+        for side, file in zip("ab", files, strict=True):
+            (tmp_path / side).mkdir(exist_ok=True)
+            ending = file.name.partition(".")[2]
+            (tmp_path / side / f"job_{side}_rank{rank}.{ending}").symlink_to(file)
+    found = compare_files(str(tmp_path / "a"), str(tmp_path / "b"))
+    assert found.residual == 0 and found.total_a == sum(one.total_a for one in alone)
+    assert [rank["delta"] for rank in found.extra["ranks"]] == [one.delta for one in alone]
+    assert found.delta == sum(one.delta for one in alone) != 0
+    assert not found.extra["failed_ranks"]
+
+
 # Which file is which rank
 
 

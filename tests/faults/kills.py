@@ -34,7 +34,8 @@ from helpers.recordable import make_recordable, step  # noqa: E402
 from helpers.synthetic import make_problem  # noqa: E402
 
 from common.experiments.import_evidence import import_evidence  # noqa: E402
-from common.recording.run_folder import HIDDEN, open_run  # noqa: E402
+from common.recording.abandoned import HIDDEN  # noqa: E402
+from common.recording.run_folder import open_run  # noqa: E402
 from common.report.summary import build_summary  # noqa: E402
 
 KINDS = ("bench", "profile", "report", "diff", "convert", "nsys", "record")

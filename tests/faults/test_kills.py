@@ -14,8 +14,9 @@ from faults.kills import KINDS, Broken, Place, _look, campaign
 from helpers.command import environment
 
 from common.errors import UsageError
-from common.recording import run_folder
-from common.recording.run_folder import HIDDEN, RunWriter, open_run
+from common.recording import abandoned, run_folder
+from common.recording.abandoned import HIDDEN
+from common.recording.run_folder import RunWriter, open_run
 
 
 @pytest.mark.slow
@@ -150,7 +151,7 @@ def test_a_file_system_without_locks_makes_runs_all_the_same(
     def no_locks(*_: object) -> None:
         raise OSError(37, "No locks available")
 
-    monkeypatch.setattr(run_folder.fcntl, "flock", no_locks)
+    monkeypatch.setattr(abandoned.fcntl, "flock", no_locks)
     assert open_run(writer(tmp_path).finish()).finished
     assert left.exists()
 
