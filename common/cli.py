@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import gc
 import json
 import os
 import sys
@@ -52,6 +53,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "the memory is not enough for this; free some and try again",
             PreconditionError.exit_code,
         )
+    finally:
+        if arguments is None:  # the process ends here: let the collector not look at all it has
+            gc.freeze()
 
 
 def _say(message: str, code: int) -> int:

@@ -63,15 +63,19 @@ def run_diff(arguments: argparse.Namespace) -> int:
     """The exit code: 1 where a bound is passed, else 0."""
     # Readers multiply no matrices: starting NumPy's threads takes longer than reading a trace.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    gc.disable()  # columns and rows are no garbage: looking through them is 5 % of the time
+    try:
+        return _compare_and_print(arguments)
+    finally:
+        gc.enable()
+
+
+def _compare_and_print(arguments: argparse.Namespace) -> int:
     from common.diff.gate import evaluate, parse_bounds
 
     bounds = parse_bounds(arguments.fail_on)  # a wrong one must not show after minutes of reading
     _check_places(arguments)
-    gc.disable()  # columns and rows are no garbage: looking through them is 5 % of the time
-    try:
-        difference = compare(arguments.a, arguments.b, arguments.by)
-    finally:
-        gc.enable()
+    difference = compare(arguments.a, arguments.b, arguments.by)
     outcome = evaluate(difference, bounds, arguments.strict)
     _write_pages(difference, arguments)
     _print(difference, arguments)
