@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-FEW, FEW_OF_TALL = 3, 6
+FEWEST, FEW, FEW_OF_TALL = 1, 3, 6
 LEAST_WEIGHTS = 1 << 16  # below, the matrix lies in a core's own cache, and calls cost more
 
 
@@ -35,8 +35,8 @@ def turned(rows: int, weight: Tensor) -> bool:
     if type(weight) not in (Tensor, nn.Parameter) or weight.numel() < LEAST_WEIGHTS:
         return False  # quantised weights bring products of their own
     if weight.shape[0] >= weight.shape[1]:
-        return 1 <= rows <= FEW_OF_TALL
-    return (1 if torch.get_num_threads() > 1 else 2) <= rows <= FEW
+        return FEWEST <= rows <= FEW_OF_TALL
+    return (FEWEST if torch.get_num_threads() > 1 else 2) <= rows <= FEW
 
 
 def times_turned(x: Tensor, weight: Tensor) -> Tensor:

@@ -35,6 +35,14 @@ class LawFit:
     def errors(self) -> list[float]:
         return [self.law.time_us(p.tokens, p.active) / p.time_us - 1 for p in self.points]
 
+    def left_out_errors(self) -> list[float]:
+        """Of each point, by the law fitted to the others: a fit can bend to a point."""
+        found = []
+        for index, point in enumerate(self.points):
+            others = fit_active_law((*self.points[:index], *self.points[index + 1 :]))
+            found.append(others.time_us(point.tokens, point.active) / point.time_us - 1)
+        return found
+
 
 def decode_points(base: pd.DataFrame) -> list[TimedBatch]:
     """Decode steps from two tokens on; `active` is the mean of the layers' distinct experts."""

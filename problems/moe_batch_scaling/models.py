@@ -7,7 +7,7 @@ is compared is code, not the luck of memory pages.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,6 +85,24 @@ class Turns:
     most: int
     twins: dict[int, SimpleMoETransformer]
     filled_to: int = 0  # positions that a prompt filled
+
+    def windows(self, size: int) -> Iterator[tuple[SimpleMoETransformer, slice]]:
+        """The whole cache as windows of so many sequences, and a model that writes into each.
+
+        A prompt goes in window by window: at once, the largest batch's would need many times the
+        memory that a decode step of it does.
+        """
+        kept = [layer.self_attn.cache for layer in moe_blocks(self.whole)]
+        try:
+            for first in range(0, self.most, size):
+                part = slice(first, min(first + size, self.most))
+                for layer, cache in zip(moe_blocks(self.whole), kept, strict=True):
+                    assert cache is not None
+                    layer.self_attn.cache = (cache[0][part], cache[1][part])
+                yield self.whole, part
+        finally:
+            for layer, cache in zip(moe_blocks(self.whole), kept, strict=True):
+                layer.self_attn.cache = cache
 
     def lend(self, batch: int, device: torch.device, dtype: torch.dtype) -> None:
         for mine, all_ in zip(moe_blocks(self.twins[batch]), moe_blocks(self.whole), strict=True):

@@ -190,6 +190,9 @@ def law_results(found: Reading, results: Results) -> None:
         return
     results.figure("law_mean_error", fit.law.mean_error, "", found.origin)
     results.figure("law_max_error", fit.law.max_error, "", found.origin)
+    apart = [abs(error) for error in fit.left_out_errors()]
+    results.figure("law_left_out_mean_error", sum(apart) / len(apart), "", found.origin)
+    results.figure("law_left_out_max_error", max(apart), "", found.origin)
     floors = found.floors
     read = rate = None
     if floors is not None:

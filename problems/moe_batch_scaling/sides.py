@@ -32,6 +32,7 @@ SIDES = (*OUR_SIDES, *(HF + way for way in HF_WAYS))
 # rounded score now and then moves a token to another expert; something wrong gives 0.5 and more.
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.3, torch.float16: 0.3}
 REFERENCE = "loop"
+PROMPTS_AT_ONCE = 16
 
 
 class OurSide:
@@ -75,7 +76,9 @@ class OurSide:
         if self.point.in_turn:
             turns = models.turns["decode"]
             if turns.filled_to < self.inputs.start:
-                run_prompt(turns.whole, turn_prompt(self.point, models, turns.most))
+                prompts = turn_prompt(self.point, models, turns.most)
+                for model, part in turns.windows(PROMPTS_AT_ONCE):
+                    run_prompt(model, prompts[part])
                 turns.filled_to = self.inputs.start
             return
         if models.filled != (self.point.batch, self.point.sequence) or (

@@ -63,8 +63,17 @@ def sweep() -> Results:
 
 def test_the_law_is_found_again(sweep: Results) -> None:
     assert sweep.figures["law_max_error"]["value"] < 0.01
+    assert sweep.figures["law_left_out_max_error"]["value"] < 0.02
     assert "0.5" in sweep.tables["law"].note.replace("500 µs × experts", "0.5")
     assert len(sweep.tables["law"].rows) == 7, "all decode batches but the first"
+
+
+def test_a_point_that_the_law_bends_to_is_found_when_it_is_left_out() -> None:
+    decode = [point("decode", b, law_ms(b)) for b in sorted((*BATCHES, 3, 6))]
+    last = point("decode", 32, 1.4 * law_ms(32))
+    figures = sweep_results(reading([*decode[:-1], last])).figures
+    fitted, apart = (figures[f"law{how}_max_error"]["value"] for how in ("", "_left_out"))
+    assert apart > 1.5 * fitted > 0.01
 
 
 def test_three_definitions_give_three_batches(sweep: Results) -> None:

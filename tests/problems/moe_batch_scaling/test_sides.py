@@ -308,7 +308,11 @@ def test_a_sweep_that_is_continued_measures_nothing_again(
     assert (run / "points.jsonl").read_text(encoding="utf-8") == before
 
 
-def test_batches_in_turn_share_weights_and_one_cache_that_is_filled_once() -> None:
+@pytest.mark.parametrize("at_once", [16, 3])
+def test_batches_in_turn_share_weights_and_one_cache_that_is_filled_once(
+    monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    monkeypatch.setattr(sides_module, "PROMPTS_AT_ONCE", at_once)
     models = Models(choose_config(PLAN, CPU), torch.float32, CPU, None)
     models.most_in_turn["decode"] = 4
     sides = {
@@ -322,6 +326,7 @@ def test_batches_in_turn_share_weights_and_one_cache_that_is_filled_once() -> No
     assert caches[0] is not None and caches[1] is not None
     assert caches[0][0].data_ptr() == caches[1][0].data_ptr()
     assert [cache[0].shape[0] for cache in caches if cache] == [2, 4]
+    assert caches[1][0][:, :, :8].abs().sum(dim=(1, 2, 3)).min() > 0, "every sequence has a prompt"
     # The first two of the four sequences, one token further: as a model of its own computes it.
     with torch.no_grad():
         prompt = turn_prompt(sides[2].point, models, 4)
