@@ -35,6 +35,7 @@ from common.diff.diff import compare_files
 from common.diff.sides import open_side
 from common.report.diff_text import difference_text
 from common.report.diff_waterfall import steps
+from common.report.svg import short
 from common.report.tables import Table, milliseconds, percent
 
 os.chdir(root())
@@ -121,7 +122,7 @@ for place, part in enumerate(parts, 1):
         color="#b42318" if part.delta > 0 else "#1a6b3c",
     )
 axes.barh(len(names) - 1, difference.total_b / unit, color="#6a747e")
-axes.set_yticks(range(len(names)), [name[-44:] for name in names])
+axes.set_yticks(range(len(names)), [short(name, 44) for name in names])
 axes.invert_yaxis()
 axes.set_xlabel("ms" if unit == 1e6 else "MiB")
 axes.set_title(f"One row makes nearly all of {difference.quantity}", loc="left")

@@ -39,6 +39,7 @@ class Attribution:
     before: str
     after: str
     phase: str
+    unit: str  # what the times are of: "decode step", "prefill"
     total_before_ns: int
     total_after_ns: int
     parts: tuple[Step, ...]
@@ -70,6 +71,7 @@ def attribution(view: RunView, before: str, after: str, phase: str) -> Attributi
         before,
         after,
         phase,
+        _unit(view, phase),
         found.total_a,
         found.total_b,
         parts,
@@ -79,6 +81,12 @@ def attribution(view: RunView, before: str, after: str, phase: str) -> Attributi
         f"{view.summary['origin']}: {run.get('cpu') or view.device}, preset "
         f"{view.summary['preset']}, {str(view.summary['started'])[:10]}",
     )
+
+
+def _unit(view: RunView, phase: str) -> str:
+    """ "decode step" where a sample of the phase has several of them, else the phase's own name."""
+    key = str(view.manifest["phases"].get(phase) or "")
+    return f"{phase} step" if key.endswith("_steps") else phase
 
 
 def _parts(found: Sequence[Step], start: int) -> tuple[Step, ...]:
@@ -133,9 +141,7 @@ def attribution_svg(found: Attribution) -> str:
     height = bottom + 52
     body = [f'<rect class="page" width="{WIDTH}" height="{height}"/>']
     body.append(_text(16, 26, found.finding, "title"))
-    how = (
-        f"{found.phase}, profiled pass, ms of one unit; every bar begins where the one above ends."
-    )
+    how = f"Profiled pass, ms of one {found.unit}; every bar begins where the one above ends."
     body.append(_text(16, 46, how, "soft"))
     for tick in scale.ticks(5):
         at = x(tick * 1e6)
