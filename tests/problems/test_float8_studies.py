@@ -172,7 +172,7 @@ def test_evidence_is_recorded_into_no_other_checkout(
         timeout=120,
         env={**os.environ, "PYTHONPATH": str(PROBLEM.folder.parents[1])},
     )
-    assert done.returncode == 1 and "is another checkout's" in done.stderr
+    assert done.returncode == 2 and "is another checkout's" in done.stderr
     assert before == {path: path.read_bytes() for path in elsewhere.rglob("*") if path.is_file()}
 
 
