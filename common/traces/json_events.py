@@ -181,8 +181,7 @@ class EventStream:
     def _cut(self, held: bytes, block: bytes) -> tuple[bytes | None, bytes]:
         """(the events up to the last that seems complete, as a list; what follows them).
 
-        (None, …) when there is no boundary. Looks at the end first and copies once: copying half a
-        mebibyte costs as much as decoding a fifth of it.
+        (None, …) when there is no boundary. Looks at the end first, and copies the text once.
         """
         window = 1 << 13
         while True:
