@@ -1,8 +1,8 @@
 """How is a large matrix multiplied by a few rows on a CPU without reading it once per row?
 
-`x @ weight.T` with two or three rows is done by MKL's `sgemm` as so many matrix-vector products,
-each of which reads the whole matrix, on one thread. Three rows then take longer than four, where a
-blocked kernel takes over. `weight @ x.T` takes the blocked kernel from two rows on; a single row is
+`x @ weight.T` with two or three rows costs MKL's `sgemm` as much as so many matrix-vector products,
+each of which reads the whole matrix. Three rows then take longer than four, where a blocked kernel
+takes over. `weight @ x.T` takes the blocked kernel from two rows on; a single row is
 given a twin for it. Microseconds of CPU time on one thread, weights from memory (measured-cpu: AMD
 EPYC without AVX-512, MKL 2024.2, medians, the two in turn):
 
