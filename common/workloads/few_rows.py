@@ -15,9 +15,9 @@ EPYC without AVX-512, MKL 2024.2, medians, the two in turn):
                   weight @ x.T    176    143    206    338    472    544    623    602
 
 So the turned product is taken for up to three rows, and up to six where the matrix has at least as
-many rows as columns. MKL does not share the product of a single row among threads, but that of two; the
-twin pays for itself only where there are many rows to share (0.85 to 0.90 times as long on two
-threads; 1.9 times for 512 x 1,024).
+many rows as columns. MKL does not share the product of a single row among threads, but that of two;
+a twin is worth it only where there are many rows to share (0.85 to 0.90 times as long on two,
+1.9 times for 512 x 1,024).
 """
 
 from __future__ import annotations
