@@ -34,7 +34,8 @@ _NO_NUMBER = re.compile(rb"([:,\[]\s*)([+-]?(?:nan|inf(?:inity)?))(?=\s*[,}\]])"
 _SPACES = bytes.maketrans(b"\n\r\t", b"   ")
 # Behind a broken event the next one may stand behind rubbish, or without its comma.
 _BETWEEN_TEXT = re.compile(
-    r'\}[\s,]*+[^{}]{0,64}?[\s,]*+(?=\{\s*"(?:' + _KEYS.decode() + r')"\s*:)'
+    # Rubbish may hold a brace, but not the beginning of an object.
+    r'\}[\s,]*+(?:[^{}]|\{(?!\s*")){0,64}?[\s,]*+(?=\{\s*"(?:' + _KEYS.decode() + r')"\s*:)'
 )
 _EVENT_TEXT = re.compile(r'\{\s*"(?:' + _KEYS.decode() + r')"\s*:')
 _STRING_OR_NO_NUMBER = re.compile(

@@ -56,7 +56,9 @@ def test_rubbish_between_two_events_costs_neither(tmp_path: Path, rubbish: str) 
     assert lost == set() if rubbish != '"' else lost <= {"k5"}
 
 
-@pytest.mark.parametrize("rubbish", ["", "\x00,", '"x",', "@@@", " " * 5_000, "@@," + " " * 5_000])
+@pytest.mark.parametrize(
+    "rubbish", ["", "\x00,", '"x",', "@@@", "{,", "{ {,", " " * 5_000, "@@," + " " * 5_000]
+)
 def test_a_broken_event_beside_rubbish_costs_no_third_one(tmp_path: Path, rubbish: str) -> None:
     events = [*KERNELS[:3], KERNELS[3].replace('"name": "', '"name": ""'), rubbish + KERNELS[4]]
     assert names(write(tmp_path / "t.json", document(*events))) == ["k1", "k2", "k3", "k5"]
