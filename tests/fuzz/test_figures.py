@@ -19,7 +19,7 @@ def test_every_test_that_the_page_names_exists() -> None:
     named = re.findall(r"`([\w/]+\.py)::(\w+)`", figures.README.read_text(encoding="utf-8"))
     assert len(named) > 40
     for file, name in named:
-        text = (figures.README.parent / file).read_text(encoding="utf-8")
+        text = (figures.README.parent / file.removeprefix("tests/")).read_text(encoding="utf-8")
         assert re.search(rf"^def {name}\(", text, re.MULTILINE), f"{file}::{name}"
 
 
