@@ -19,6 +19,7 @@ from multiprocessing.process import BaseProcess
 from typing import TypeVar
 
 from common.errors import PreconditionError
+from common.memory import memory_available_bytes
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -29,20 +30,9 @@ def at_once(bytes_each: Sequence[int]) -> int:
     """How many may run at a time: the cores, but no more than fit the free memory; at least 1."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
     largest = max(bytes_each, default=0)
-    free = _free_bytes()
+    free = memory_available_bytes()
     fitting = cores if free is None or not largest else int(free * MEMORY_SHARE) // largest
     return max(1, min(cores, fitting, len(bytes_each)))
-
-
-def _free_bytes() -> int | None:
-    try:
-        with open("/proc/meminfo", encoding="ascii") as stream:
-            for line in stream:
-                if line.startswith("MemAvailable:"):
-                    return int(line.split()[1]) << 10
-    except (OSError, ValueError, IndexError):
-        pass
-    return None
 
 
 def in_processes(

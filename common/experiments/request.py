@@ -21,11 +21,11 @@ from common.contract.problem import (
 )
 from common.errors import PreconditionError, UsageError
 from common.floors.traffic import bytes_per_weight
+from common.memory import memory_available_bytes
 from common.recording.environment import (
     Machine,
     compiler_version,
     device_slug,
-    memory_bytes,
     package_version,
     read_machine,
 )
@@ -151,7 +151,7 @@ def choose_device(wanted: str, machine: Machine) -> str:
 def device_bytes(machine: Machine, device: str) -> int:
     """Memory that a run may count on: the GPU's own, or what the host has available now."""
     if device == "cpu":
-        return memory_bytes("MemAvailable") or 0
+        return memory_available_bytes() or 0
     stated = machine.gpus[0].get("memory.total", "") if machine.gpus else ""
     match = re.match(r"(\d+) MiB", stated)
     return int(match.group(1)) << 20 if match else 0

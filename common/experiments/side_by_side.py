@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from common.experiments.request import Request
-from common.floors.machine import memory_available_bytes
+from common.memory import memory_available_bytes
 
 Item = TypeVar("Item")
 Value = TypeVar("Value")

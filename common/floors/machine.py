@@ -1,4 +1,4 @@
-"""How large is the last cache here, how much memory is free, who else uses the CPUs, which CPU?
+"""How large is the last cache here, who else uses the CPUs, which CPU?
 
 Read from Linux's /sys and /proc. Where these are missing the answer is None: unknown.
 """
@@ -33,12 +33,6 @@ def last_level_cache_bytes(root: Path = _SYS_CPU, cpus: frozenset[int] | None = 
         if last is not None:
             caches[last[1]] = last[2]
     return sum(caches.values()) or None
-
-
-def memory_available_bytes(meminfo: Path = Path("/proc/meminfo")) -> int | None:
-    """Memory that can be used without swapping, as the kernel estimates it."""
-    match = re.search(r"^MemAvailable:\s+(\d+) kB$", _read(meminfo) or "", re.MULTILINE)
-    return int(match[1]) << 10 if match else None
 
 
 def cpu_model(cpuinfo: Path = Path("/proc/cpuinfo")) -> str | None:

@@ -34,9 +34,9 @@ from common.floors.machine import (
     cpu_model,
     cpu_seconds,
     last_level_cache_bytes,
-    memory_available_bytes,
 )
 from common.floors.measured import MeasuredFloors, Rate
+from common.memory import memory_available_bytes
 
 if TYPE_CHECKING:
     import torch

@@ -16,6 +16,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from common.memory import memory_total_bytes
+
 GPU_FIELDS = (
     "name,driver_version,memory.total,compute_cap,clocks.sm,clocks.mem,clocks.max.sm,"
     "power.limit,temperature.gpu,clocks_event_reasons.active"
@@ -64,11 +66,6 @@ def cache_bytes(level: int) -> int | None:
     return None
 
 
-def memory_bytes(field: str = "MemTotal") -> int | None:
-    match = re.search(rf"^{field}:\s+(\d+) kB", _read("/proc/meminfo") or "", re.MULTILINE)
-    return int(match.group(1)) * 1024 if match else None
-
-
 def gpu_facts() -> tuple[dict[str, str], ...]:
     """One dictionary per NVIDIA GPU as `nvidia-smi` prints it; empty without one."""
     if shutil.which("nvidia-smi") is None:
@@ -103,7 +100,7 @@ def read_machine() -> Machine:
         else os.cpu_count() or 1,
         l2_bytes=cache_bytes(2),
         l3_bytes=cache_bytes(3),
-        memory_bytes=memory_bytes(),
+        memory_bytes=memory_total_bytes(),
         virtual=None if flags is None else "hypervisor" in flags.split(),
         kernel=f"{platform.system()} {release} {platform.machine()}",
         transparent_huge_pages=huge_pages.group(1) if huge_pages else None,

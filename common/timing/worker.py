@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, Protocol, TextIO
 
 from common.errors import WorklogError
+from common.memory import peak_resident_bytes
 
 PR_SET_PDEATHSIG = 1
 
@@ -74,23 +75,6 @@ def die_with_parent() -> None:
     """Ask the kernel to kill this process when its parent dies (Linux; elsewhere stdin ends)."""
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-def peak_resident_bytes() -> int:
-    """The most memory that this process held, in bytes.
-
-    Linux says it per address space (VmHWM). `ru_maxrss` outlives fork and exec there: a small child
-    of a large process would report its parent's memory (getrusage(2), execve in the kernel).
-    """
-    try:
-        with open("/proc/self/status", encoding="ascii", errors="replace") as lines:
-            for line in lines:
-                if line.startswith("VmHWM:"):
-                    return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    unit_bytes = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit_bytes
 
 
 def fresh_pages() -> int:

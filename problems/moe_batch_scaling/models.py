@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from common.errors import PreconditionError, UsageError
-from common.floors.machine import memory_available_bytes
+from common.memory import memory_available_bytes
 from common.workloads.moe import SimpleMoETransformer
 from common.workloads.moe_checkpoint import build_moe_from_checkpoint, moe_config_from_json
 from common.workloads.moe_config import MoeConfig

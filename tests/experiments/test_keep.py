@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from common.experiments.keep import keep_run
 
 
@@ -35,21 +37,17 @@ def test_a_run_is_copied_named_and_replaces_what_its_key_named(tmp_path: Path) -
     assert (problem / first).exists()
 
 
-def test_a_key_that_awaits_its_run_gets_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("before", "key", "after"),
+    [
+        ('[evidence]\ndecode = ""\n', "decode", '[evidence]\ndecode = "recorded/some-cpu/one"\n'),
+        ("a = 1\n", "cpu", 'a = 1\n\n[evidence]\ncpu = "recorded/some-cpu/one"\n'),
+    ],
+    ids=["a key that awaits its run", "the first run of a problem"],
+)
+def test_a_run_is_named_where_none_was(tmp_path: Path, before: str, key: str, after: str) -> None:
     problem = tmp_path / "problem"
     problem.mkdir()
-    (problem / "problem.toml").write_text('[evidence]\ndecode = ""\n')
-    keep_run(problem, "decode", _run(tmp_path, "one"))
-    assert (problem / "problem.toml").read_text() == (
-        '[evidence]\ndecode = "recorded/some-cpu/one"\n'
-    )
-
-
-def test_the_first_run_of_a_problem_begins_the_table(tmp_path: Path) -> None:
-    problem = tmp_path / "problem"
-    problem.mkdir()
-    (problem / "problem.toml").write_text("a = 1\n")
-    keep_run(problem, "cpu", _run(tmp_path, "one"))
-    assert (problem / "problem.toml").read_text() == (
-        'a = 1\n\n[evidence]\ncpu = "recorded/some-cpu/one"\n'
-    )
+    (problem / "problem.toml").write_text(before)
+    keep_run(problem, key, _run(tmp_path, "one"))
+    assert (problem / "problem.toml").read_text() == after

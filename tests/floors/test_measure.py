@@ -13,9 +13,10 @@ import pytest
 import torch
 
 from common.errors import PreconditionError, UsageError
-from common.floors.machine import cpu_seconds, last_level_cache_bytes, memory_available_bytes
+from common.floors.machine import cpu_seconds, last_level_cache_bytes
 from common.floors.measure import measure_floors
 from common.floors.measured import MeasuredFloors, Rate, from_json, to_json
+from common.memory import memory_available_bytes
 
 
 @pytest.fixture(scope="module")

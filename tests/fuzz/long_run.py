@@ -64,7 +64,7 @@ def work(
     from fuzz.cases import GOOD, make
     from fuzz.oracle import THOROUGH_EVERY, Fault, Judge
 
-    from common.timing.worker import peak_resident_bytes
+    from common.memory import peak_resident_bytes
 
     good = {**GOOD, **{one.name: one.data for one in real}}
     judge = Judge(good)

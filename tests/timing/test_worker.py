@@ -294,7 +294,7 @@ def test_last_words_are_the_last_lines_that_say_something(tmp_path: Path) -> Non
 
 def test_the_peak_is_the_process_own_and_not_its_parents() -> None:
     """`ru_maxrss` outlives exec: a small child of a process with 300 MiB would report those."""
-    child = "from common.timing.worker import peak_resident_bytes; print(peak_resident_bytes())"
+    child = "from common.memory import peak_resident_bytes; print(peak_resident_bytes())"
     parent = f"""
 import subprocess, sys
 held = bytearray(b"x") * (300 << 20)

@@ -129,7 +129,7 @@ CHILD = """
 import sys
 from pathlib import Path
 from common.errors import UsageError
-from common.timing.worker import peak_resident_bytes
+from common.memory import peak_resident_bytes
 from common.traces.formats import open_and_summarise
 for name in sys.argv[1:]:
     try:

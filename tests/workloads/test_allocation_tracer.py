@@ -269,7 +269,7 @@ def test_llama_8b_is_traced_within_a_minute_and_3_gib() -> None:
     """In a process of its own: CPU seconds and the highest resident memory, torch included."""
     code = """
 import time
-from common.timing.worker import peak_resident_bytes
+from common.memory import peak_resident_bytes
 from common.workloads.llama import CONFIGS
 from common.workloads.allocation_tracer import trace_llama
 start = time.process_time()
