@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from common import memory
 from common.recording import environment
 from common.recording.environment import (
     Machine,
@@ -49,6 +50,7 @@ def test_the_facts_name_no_host_and_no_person() -> None:
 
 def test_a_fact_that_cannot_be_read_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(environment, "_read", lambda path: None)
+    monkeypatch.setattr(memory, "_MEMINFO", Path("/nowhere"))
     monkeypatch.setenv("PATH", "")
     machine = read_machine()
     assert (machine.cpu, machine.l2_bytes, machine.l3_bytes, machine.memory_bytes) == (None,) * 4
