@@ -79,8 +79,10 @@ def compare_ranks(a: str, b: str, by: str | None = None) -> Difference:
     order = {pair.rank: number for number, pair in enumerate(pairs)}
     done.sort(key=lambda one: order[one.pair.rank])
     if not done:
-        rank, says = next(iter(failed.items()))
-        raise UsageError(f"none of the {len(both)} ranks can be compared; rank {rank}: {says}")
+        first = min(failed, key=order.__getitem__)
+        raise UsageError(
+            f"none of the {len(both)} ranks can be compared; rank {first}: {failed[first]}"
+        )
     kinds = Counter((one.whole.quantity, one.whole.source) for one in done)
     (quantity, source), _ = kinds.most_common(1)[0]
     for one in done:
