@@ -36,12 +36,8 @@ from common.traces.memory_model import (
 from common.traces.memory_notes import backend_note, cut_note, notes_on
 from common.traces.memory_replay import Quantity, replay
 from common.traces.memory_stacks import Stack
-from common.traces.plain_pickle import (
-    PickleCut,
-    PickleRefused,
-    garbage_collector_off,
-    load_plain,
-)
+from common.traces.pickle_scan import PickleCut, PickleRefused
+from common.traces.plain_pickle import garbage_collector_off, load_plain
 from common.traces.raw_file import read_raw
 
 FORMAT = "memory_snapshot"

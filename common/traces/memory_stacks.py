@@ -71,13 +71,15 @@ class StackTable:
     def numbers(self, column: Iterable[object]) -> NDArray[np.int64]:
         """`number` of each. What neighbours share (the two events of a free) is found once."""
         found: list[int] = []
+        add, known_list = found.append, self._by_list.get
         last: object = None
         number = self.number(last)
         for frames in column:
             if frames is not last:
                 last = frames
-                number = self.number(frames)
-            found.append(number)
+                known = known_list(id(frames))
+                number = self.number(frames) if known is None else known
+            add(number)
         return np.array(found, dtype=np.int64)
 
     def number(self, frames: object) -> int:

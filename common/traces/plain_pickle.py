@@ -3,11 +3,8 @@
 A pickle is a program. This one may only build dictionaries, lists, tuples, numbers and texts.
 Three walls, because the C unpickler has more ways in than `find_class`:
 
-1. Before anything is built the instructions are scanned: those that import, call or set state, that
-   name a persistent object, an extension code or an out-of-band buffer, are refused by name, also
-   where they could do no harm. A memo slot far beyond the file (the C unpickler would make a table
-   that long: 34 GB for a file of 20 bytes) and long chains of tuples or sets within one another
-   (hashing them recurses in C and ends the process) are refused as well.
+1. Before anything is built the instructions are scanned (`pickle_scan`) and all that would do more
+   than build data is refused by name.
 2. `find_class` and `persistent_load` refuse, should the scan ever miss one.
 3. Whatever else the unpickler raises becomes one line.
 
@@ -20,49 +17,17 @@ import contextlib
 import gc
 import io
 import pickle
-import pickletools
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-# Tuples that hold more than two plain numbers. A snapshot has none, or one per compiled region;
-# hashing a chain of about 30,000 within one another would end the process.
-MAX_NESTED_TUPLES = 10_000
+from common.traces.pickle_scan import PickleCut, PickleRefused, scan
+
 # Closing what a cut file left open runs in Python, about 2 us per instruction.
 MAX_SALVAGE_BYTES = 256 << 20
 
-_REFUSED = frozenset(
-    {
-        *("GLOBAL", "STACK_GLOBAL", "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX", "REDUCE", "BUILD"),
-        *("PERSID", "BINPERSID", "EXT1", "EXT2", "EXT4", "NEXT_BUFFER", "READONLY_BUFFER"),
-    }
-)
-_NESTING = frozenset({"TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "FROZENSET", "EMPTY_SET"})
-_OPCODES = {op.code.encode("latin-1")[0]: op for op in pickletools.opcodes}
-# Bytes of the length that stands before an argument, by pickletools' codes for "taken from it".
-_LENGTH_BYTES = {-2: 1, -3: 4, -4: 4, -5: 8}
-_UP_TO_NEWLINE = -1
 # PROTO since protocol 2; before it a pickled dictionary or list begins with "(", "}" or "]".
 _FIRST = (b"\x80", b"(", b"}", b"]")
-
-# Runs of instructions that need no look: one match instead of a turn of the loop each, which makes
-# the scan about ten times as fast. First a whole list of known frames, the most of a snapshot; two
-# numbers and \x86 are a pool id; the last are short texts, which events carry.
-_SHORT_TEXTS = b"|".join(rb"\x%02x.{%d}" % (size, size) for size in range(24))
-_HARMLESS_RUN = re.compile(
-    rb"(?s:\]\x94\((?:j....|h.)*+e|[\x94(}\]ueaNs\x88\x89)0]|h.|j...."
-    rb"|(?:K.|M..|J....){2}\x86|K.|M..|J....|G.{8}|q.|\x8a(?:\x05.{5}|\x06.{6}|\x07.{7}|\x04.{4}"
-    rb"|\x08.{8})|\x95.{8}|\x8c(?:" + _SHORT_TEXTS + rb"))*+"
-)
-
-
-class PickleRefused(Exception):
-    """This pickle would do more than build data. The message says what."""
-
-
-class PickleCut(Exception):
-    """The pickle ends, or breaks off, before it is complete."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +48,7 @@ def load_plain(data: bytes) -> Plain:
         raise PickleCut("it does not begin like one")
     with garbage_collector_off():
         try:
-            _scan(data)
+            scan(data)
             return Plain(_Refusing(io.BytesIO(data)).load())
         except PickleCut as cut:
             return Plain(_salvage(data, str(cut)), str(cut))
@@ -94,55 +59,6 @@ def load_plain(data: bytes) -> Plain:
         except Exception as error:  # the C unpickler raises nearly anything on a damaged file
             reason = f"it cannot be decoded ({type(error).__name__})"
             return Plain(_salvage(data, reason), reason)
-
-
-def _scan(data: bytes) -> None:
-    """Wall 1. Builds nothing. PickleCut where the pickle breaks off."""
-    at, end, nested = 0, len(data), 0
-    harmless_run = _HARMLESS_RUN.match
-    while at < end:
-        run = harmless_run(data, at)
-        if run is not None and run.end() > at:
-            at = run.end()
-            continue
-        op = _OPCODES.get(data[at])
-        if op is None:
-            raise PickleCut(f"byte {at} is no pickle instruction")
-        if op.name == "STOP":
-            return
-        if op.name in _REFUSED:
-            raise PickleRefused(f"it uses {op.name} at byte {at}, and snapshots hold only data")
-        if op.name in _NESTING:
-            nested += 1
-            if nested > MAX_NESTED_TUPLES:
-                raise PickleRefused(f"it holds more than {MAX_NESTED_TUPLES} nested tuples or sets")
-        at = _behind_argument(data, op, at + 1)
-    raise PickleCut(f"it ends after {end} bytes without its end mark")
-
-
-def _behind_argument(data: bytes, op: pickletools.OpcodeInfo, at: int) -> int:
-    """Where the next instruction stands, `at` being the first byte behind this one."""
-    if op.arg is None:
-        return at
-    size = op.arg.n
-    if size == _UP_TO_NEWLINE:
-        behind = data.find(b"\n", at) + 1
-        if not behind:
-            raise PickleCut(f"it ends within the instruction at byte {at - 1}")
-        slot = data[at : behind - 1] if op.name == "PUT" else b""
-    elif size >= 0:
-        behind = at + size
-        number = int.from_bytes(data[at:behind], "little")
-        slot = str(number).encode() if op.name == "LONG_BINPUT" else b""
-    else:
-        width = _LENGTH_BYTES[size]
-        behind = at + width + int.from_bytes(data[at : at + width], "little")
-        slot = b""
-    if slot and (len(slot) > 19 or not slot.isdigit() or int(slot) > len(data)):
-        raise PickleRefused("it names a memo slot beyond the end of the file")
-    if behind > len(data):
-        raise PickleCut(f"it ends within an instruction after {len(data)} bytes")
-    return behind
 
 
 class _Refusing(pickle.Unpickler):

@@ -10,63 +10,15 @@ import resource
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
+from helpers.hostile_pickles import HOSTILE, MARKER, within
 from helpers.snapshots import event, snapshot
 
 from common.errors import UsageError
 from common.traces.memory_snapshot import read_memory_snapshot
-from common.traces.plain_pickle import PickleRefused, _Refusing, load_plain
-
-MARKER = "opened-by-a-pickle"
-
-
-class Runs:
-    """Unpickles by calling something."""
-
-    def __init__(self, call: Any, *arguments: Any) -> None:
-        self.reduced = (call, arguments)
-
-    def __reduce__(self) -> Any:
-        return self.reduced
-
-
-def _within(inner: bytes) -> bytes:
-    """A snapshot whose settings are the instructions `inner`."""
-    return b"\x80\x04}(\x8c\x08segments]\x8c\x0ddevice_traces]\x8c\x12allocator_settings" + (
-        inner + b"u."
-    )
-
-
-HOSTILE = {
-    "os.system by REDUCE": pickle.dumps({"segments": Runs(os.system, f"touch {MARKER}")}),
-    "protocol 0": pickle.dumps({"segments": Runs(os.system, f"touch {MARKER}")}, protocol=0),
-    "protocol 2": pickle.dumps({"segments": Runs(os.system, f"touch {MARKER}")}, protocol=2),
-    "builtins.eval": _within(b"cbuiltins\neval\n\x8c\x011\x85R"),
-    "builtins.set": _within(b"cbuiltins\nset\n)R"),
-    "collections.OrderedDict": _within(b"ccollections\nOrderedDict\n)R"),
-    "copyreg._reconstructor": _within(b"ccopyreg\n_reconstructor\n)R"),
-    "STACK_GLOBAL": _within(b"\x8c\x02os\x8c\x06system\x93\x8c\x02ls\x85R"),
-    "INST": _within(b"(S'ls'\nios\nsystem\n"),
-    "OBJ": _within(b"(cos\nsystem\n\x8c\x02lso"),
-    "NEWOBJ": _within(b"cbuiltins\nobject\n)\x81"),
-    "NEWOBJ_EX": _within(b"cbuiltins\nobject\n)}\x92"),
-    "BUILD": _within(b"}}b"),
-    "persistent id": _within(b"Pfile\n"),
-    "binary persistent id": _within(b"\x8c\x04fileQ"),
-    "extension code 1": _within(b"\x82\x01"),
-    "extension code 2": _within(b"\x83\x01\x00"),
-    "extension code 4": _within(b"\x84\x01\x00\x00\x00"),
-    "out-of-band buffer": _within(b"\x97"),
-    "read-only buffer": _within(b"\x98"),
-    "a global that is never called": _within(b"cos\nsystem\n"),
-    "memo slot at 2 GB": _within(b"Nr\xff\xff\xff\x7f"),
-    "memo slot as text": _within(b"Np99999999999999999999999\n"),
-    "chain of tuples as a key": _within(b"}(" + b")" + b"\x85" * 200_000 + b"K\x01u"),
-    "chain of pairs": _within(b")" + b"K\x01\x86" * 200_000),
-    "chain of frozen sets": _within(b"(" * 200_000 + b"\x91" * 200_000),
-}
+from common.traces.pickle_scan import PickleRefused
+from common.traces.plain_pickle import _Refusing, load_plain
 
 
 @pytest.mark.parametrize("name", HOSTILE)
@@ -105,7 +57,7 @@ def test_a_registered_extension_code_is_refused() -> None:
     """The C unpickler gives cached extensions out without asking `find_class`."""
     copyreg.add_extension("os", "system", 0x70)
     try:
-        data = _within(b"\x82\x70\x8c\x02ls\x85R")
+        data = within(b"\x82\x70\x8c\x02ls\x85R")
         with pytest.raises(PickleRefused, match="EXT1"):
             load_plain(data)
     finally:
@@ -131,7 +83,7 @@ def test_text_that_looks_like_instructions_is_text(tmp_path: Path) -> None:
 )
 def test_deep_nesting_where_nothing_looks_is_harmless(tmp_path: Path, inner: bytes) -> None:
     file = tmp_path / "snapshot.pickle"
-    file.write_bytes(_within(inner))
+    file.write_bytes(within(inner))
     assert read_memory_snapshot(file).allocator_settings == {}
 
 
