@@ -1,13 +1,12 @@
 """How does the history of a snapshot, up to millions of dictionaries, become columns?
 
-Column by column, each in a few passes that run in C: fetch, look at the types, convert, look at the
-range. Only a column that is not as torch writes it (a field is missing, a value is of another type
-or out of range) is gone through value by value.
+All fields are fetched together, a few hundred rows at a time; then column by column, in passes that
+run in C: look at the types, convert, look at the range. Only a column that is not as torch writes
+it (a field is missing, a value is of another type or out of range) is gone through value by value.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import chain, repeat
 from operator import itemgetter
 from typing import Any
@@ -28,6 +27,8 @@ from common.traces.memory_stacks import Stack
 
 Row = dict[Any, Any]
 _ABSENT = -1
+_FIELDS = ("action", "addr", "size", "stream", "time_us", "frames", "pool_id", "user_metadata")
+_ROWS_AT_ONCE = 500  # all fields of so many rows at a time: a row is in the cache for all of them
 
 
 def read_events(raw: object, reading: Reading) -> Events:
@@ -36,10 +37,10 @@ def read_events(raw: object, reading: Reading) -> Events:
         reading.unreadable["histories"] += 1
         raw = []
     reading.spend(len(raw))
-    rows, position = _rows_with_action(raw)
-    action = _field(rows, "action")
-    codes, names = coded(action)
-    address, size = _numbers(rows, "addr"), _numbers(rows, "size", MAX_SIZE_BYTES)
+    fields, position = _fields_of_rows_with_action(raw)
+    codes, names = coded(fields["action"])
+    address = _numbers(fields["addr"])
+    size = _numbers(fields["size"], MAX_SIZE_BYTES)
     needs_address = np.array([name in ADDRESSED for name in names], dtype=np.bool_)[codes]
     needs_size = np.array([name in SIZED for name in names], dtype=np.bool_)[codes]
     readable = ~(needs_address & (address < 0)) & ~(needs_size & (size < 0))
@@ -47,43 +48,52 @@ def read_events(raw: object, reading: Reading) -> Events:
     if not readable.all():
         kept = np.flatnonzero(readable)
         address, size, position = address[kept], size[kept], position[kept]
-        rows, action = [rows[i] for i in kept.tolist()], [action[i] for i in kept.tolist()]
-    reading.unreadable["events"] += len(raw) - len(rows)
+        chosen = kept.tolist()
+        fields = {key: [values[i] for i in chosen] for key, values in fields.items()}
+    reading.unreadable["events"] += len(raw) - len(position)
     return Events(
-        action=tuple(action),
+        action=tuple(fields["action"]),
         position=position,
         address=address,
         bytes=size,
-        stream=_numbers(rows, "stream"),
-        time_us=_numbers(rows, "time_us"),
-        stack=reading.stacks.numbers(map(dict.get, rows, repeat("frames"))),
-        pool=_pools(rows),
-        metadata=_texts(rows, "user_metadata"),
+        stream=_numbers(fields["stream"]),
+        time_us=_numbers(fields["time_us"]),
+        stack=reading.stacks.numbers(fields["frames"]),
+        pool=_pools(fields["pool_id"]),
+        metadata=_texts(fields["user_metadata"]),
     )
 
 
-def _rows_with_action(raw: list[Any]) -> tuple[list[Row], Int64]:
-    """The rows that are dictionaries and name an action, and where they stand in the file."""
+def _fields_of_rows_with_action(raw: list[Any]) -> tuple[dict[str, list[Any]], Int64]:
+    """The fields of the rows that are dictionaries and name an action, and where they stand."""
     position = np.arange(len(raw), dtype=np.int64)
-    if set(map(type, raw)) <= {dict} and set(map(type, _field(raw, "action"))) <= {str}:
-        return raw, position
+    if set(map(type, raw)) <= {dict}:
+        fields = _fields(raw)
+        if set(map(type, fields["action"])) <= {str}:
+            return fields, position
     kept = [
         i for i, row in enumerate(raw) if isinstance(row, dict) and type(row.get("action")) is str
     ]
-    return [raw[i] for i in kept], position[kept]
+    return _fields([raw[i] for i in kept]), position[kept]
 
 
-def _field(rows: list[Row], key: str) -> list[Any]:
-    """One field of every row, None where it is missing."""
+def _fields(rows: list[Row]) -> dict[str, list[Any]]:
+    """Every field of every row, None where it is missing."""
+    fields: dict[str, list[Any]] = {key: [] for key in _FIELDS}
+    extend = [values.extend for values in fields.values()]
+    fetch = itemgetter(*_FIELDS)
     try:
-        return list(map(itemgetter(key), rows))
-    except KeyError:
-        return list(map(dict.get, rows, repeat(key)))
+        for start in range(0, len(rows), _ROWS_AT_ONCE):
+            columns = zip(*map(fetch, rows[start : start + _ROWS_AT_ONCE]), strict=True)
+            for take, column in zip(extend, columns, strict=True):
+                take(column)
+    except KeyError:  # fields that this version did not write yet
+        return {key: list(map(dict.get, rows, repeat(key))) for key in _FIELDS}
+    return fields
 
 
-def _numbers(rows: list[Row], key: str, high: int = MAX_NUMBER) -> Int64:
+def _numbers(values: list[Any], high: int = MAX_NUMBER) -> Int64:
     """A column of numbers from 0 to `high`; -1 where there is none."""
-    values = _field(rows, key)
     if not set(map(type, values)) <= {int}:  # bool is no number
         values = [value if type(value) is int else _ABSENT for value in values]
     try:
@@ -93,22 +103,22 @@ def _numbers(rows: list[Row], key: str, high: int = MAX_NUMBER) -> Int64:
     return np.where((column < 0) | (column > high), _ABSENT, column)
 
 
-def _pools(rows: list[Row]) -> tuple[Pool | None, ...]:
+def _pools(values: list[Any]) -> tuple[Pool | None, ...]:
     """One object for each distinct pool; None where a row names none."""
-    values = _field(rows, "pool_id")
     if set(map(type, values)) <= {tuple} and set(map(type, chain.from_iterable(values))) <= {int}:
-        one = {value: read_pool(value) for value in set(values)}
-        return tuple(map(one.__getitem__, values))
+        one: dict[Pool, Pool] = {}
+        pools = tuple(map(one.setdefault, values, values))
+        if all(read_pool(value) == value for value in one):
+            return pools
     return tuple(map(read_pool, values))
 
 
-def _texts(rows: list[Row], key: str) -> tuple[str, ...]:
+def _texts(values: list[Any]) -> tuple[str, ...]:
     """One object for each distinct text; "" where there is none."""
-    values: Sequence[Any] = _field(rows, key)
     if not set(map(type, values)) <= {str}:
         values = [value if isinstance(value, str) else "" for value in values]
-    one = {value: value for value in values}
-    return tuple(map(one.__getitem__, values))
+    one: dict[str, str] = {}
+    return tuple(map(one.setdefault, values, values))
 
 
 def read_out_of_memory(
