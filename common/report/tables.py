@@ -48,7 +48,7 @@ class Table:
 
     def text(self) -> str:
         """Aligned columns for a terminal; control characters are shown, never sent."""
-        rows = [tuple(printable(c) for c in row) for row in (self.columns, *self._all_rows)]
+        rows = [tuple(printable(_plain(c)) for c in r) for r in (self.columns, *self._all_rows)]
         widths = [max(len(row[i]) for row in rows) for i in range(len(self.columns))]
         right = [column in self.right for column in self.columns]
         lines = []
@@ -61,7 +61,7 @@ class Table:
             if number == 0:
                 lines.append("  ".join("-" * width for width in widths))
         if self.note:
-            lines += ["", self.note]
+            lines += ["", self.note.strip("_")]
         return "\n".join(lines)
 
     def html(self, caption: str, badges: Mapping[str, str] | None = None, style: str = "") -> str:
@@ -122,7 +122,7 @@ def escape_html(text: object) -> str:
 def inline_html(cell: str) -> str:
     """A cell's text with its `code` and **bold**; everything else is escaped."""
     text = escape_html(cell)
-    if len(text) > 4 and text.startswith("**") and text.endswith("**"):
+    if _is_bold(text):
         text = f"<strong>{text[2:-2]}</strong>"
     return re.sub(r"`([^`]+)`", r"<code>\1</code>", text)
 
@@ -179,3 +179,11 @@ def mebibytes(value: float) -> str:
 
 def percent(share: float) -> str:
     return f"{100 * share:.1f} %"
+
+
+def _is_bold(cell: str) -> bool:
+    return len(cell) > 4 and cell.startswith("**") and cell.endswith("**")
+
+
+def _plain(cell: str) -> str:
+    return cell[2:-2] if _is_bold(cell) else cell

@@ -94,3 +94,17 @@ def test_the_other_units() -> None:
     assert interval(1.234, 5678) == "1.23 … 5,680"
     assert mebibytes(3 << 20) == "3.0"
     assert percent(0.1234) == "12.3 %"
+
+
+def test_a_terminal_gets_no_marks_of_markdown() -> None:
+    table = Table(("a", "n"), (("**sum**", "1"), ("**p", "2"), ("**", "3")), ("n",), "_said_")
+    assert table.text().split("\n") == [
+        "a    n",
+        "---  -",
+        "sum  1",
+        "**p  2",
+        "**   3",
+        "",
+        "said",
+    ]
+    assert "| **sum** | 1 |" in table.markdown() and table.markdown().endswith("_said_")
