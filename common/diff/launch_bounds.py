@@ -6,12 +6,15 @@ runs its work in the order of its launches.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from common.traces.model import UNKNOWN, HostKind, Int64, Trace
 from common.traces.ordering import occurring
 
 EARLIEST, LATEST = np.iinfo(np.int64).min, np.iinfo(np.int64).max
+_NUMBER_DIGITS = 18  # more may not fit a column: damaged files have such ids
 _PROCESS_BITS = 0xFFFFFF  # of a global process id of Nsight Systems, above its low 24 bits
 
 
@@ -24,7 +27,7 @@ def launch_bounds(trace: Trace, rows: Int64) -> tuple[Int64, Int64]:
     high = _next_in_stream(trace, rows)
     host, gpu = trace.host, trace.gpu
     calls = np.flatnonzero((host.kind == HostKind.RUNTIME) & (host.correlation > 0))
-    process_of = np.array([_process(text) for text in trace.threads], dtype=np.int64)
+    process_of = _processes(trace.threads)
     threads = np.flatnonzero(np.bincount(host.thread[calls], minlength=len(process_of)))
     known_processes = occurring(process_of[threads]).tolist()
     several = len(known_processes) > 1
@@ -71,6 +74,12 @@ def _next_in_stream(trace: Trace, rows: Int64) -> Int64:
     return found
 
 
-def _process(thread: str) -> int:
-    text = thread.partition("/")[0]
-    return int(text) if text.isdigit() else UNKNOWN
+def _processes(threads: Sequence[str]) -> Int64:
+    """The process of each "process/thread": its number, or one below UNKNOWN for another text."""
+    others: dict[str, int] = {}
+    found = []
+    for thread in threads:
+        text = thread.partition("/")[0]
+        is_number = text.isdecimal() and len(text) <= _NUMBER_DIGITS
+        found.append(int(text) if is_number else others.setdefault(text, UNKNOWN - 1 - len(others)))
+    return np.array(found, dtype=np.int64)

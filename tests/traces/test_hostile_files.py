@@ -20,6 +20,7 @@ from helpers.command import environment
 from helpers.trace_files import NsysFile, document, kernel, write
 
 from common.cli import main
+from common.diff.diff import compare_files
 from common.errors import UsageError
 from common.traces.byte_source import MAX_RATIO, RATIO_CHECKED_FROM_BYTES
 from common.traces.compiled_kernel import read_compiled
@@ -107,6 +108,21 @@ def test_many_arrays_of_the_right_name_take_no_quadratic_time(tmp_path: Path) ->
 # Archives: the limit is 500 times, from 64 MiB on
 
 
+@pytest.mark.parametrize("pid", [10**39, -(1 << 70), "²", "9" * 5_000, "python", 7])
+def test_calls_of_a_process_with_any_id_are_compared(tmp_path: Path, pid: int | str) -> None:
+    def event(category: str, start: int, correlation: int, **place: object) -> dict[str, object]:
+        times = {"ts": start, "dur": 5}
+        arguments = {"device": 0, "stream": 7, "correlation": correlation}
+        return {"ph": "X", "cat": category, "name": category, **times, **place, "args": arguments}
+
+    calls = [event("cuda_runtime", at, at, pid=pid, tid=1) for at in (1, 20, 60)]
+    kernels = [event("kernel", at + 10, at, pid=0, tid=7) for at in (1, 20, 50)]  # 50: no call
+    file = tmp_path / "trace.json"
+    file.write_text(json.dumps(calls + kernels))
+    found = compare_files(str(file), str(file))
+    assert found.delta == 0 and found.gaps is not None and found.gaps.a_ns == found.gaps.b_ns > 0
+
+
 def bomb(path: Path, head: bytes, unit: bytes, mebibytes: int) -> Path:
     packer = zlib.compressobj(9, wbits=31)
     chunk = unit * ((1 << 20) // len(unit))
@@ -128,6 +144,7 @@ BOMBS = {
 CHILD = """
 import sys
 from pathlib import Path
+from common.diff.diff import compare_files
 from common.errors import UsageError
 from common.memory import peak_resident_bytes
 from common.traces.formats import open_and_summarise
