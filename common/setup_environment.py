@@ -4,6 +4,9 @@ Runs before anything is installed: standard library only, any Python ≥ 3.11. C
 test.sh as `python3 common/setup_environment.py [--dev]`. A stamp in the environment says what was
 installed; while it matches nothing is done. Each variant's library version goes into a folder of
 its own under `.venv/variants`, to be put on the path of that variant's process alone.
+
+Every file that is installed must have a hash that a lock lists (docker/locks, and each problem's
+requirements-variants.txt; docker/lock.py writes them).
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ import argparse
 import hashlib
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -19,6 +23,7 @@ import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+LOCKS = ROOT / "docker" / "locks"
 TORCH = "2.13.0"
 PYTORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 PLAIN_TORCH_NOTICE = (
@@ -140,6 +145,11 @@ class Pip:
             return f"the disk is full while installing {what}; free some GB and run this again"
         if self.lacks_network():
             return f"no network to install {what} from; connect (or configure pip) and run again"
+        if "DO NOT MATCH THE HASHES" in tail:
+            return (
+                f"a package source has another build of {what} than the one that is locked; "
+                f"{where}, take the published index and run this again"
+            )
         if "No matching distribution" in tail:
             version = platform.python_version()
             return f"no package source has {what} for Python {version}; {where}, mend and run again"
@@ -170,30 +180,54 @@ def make_venv(venv: Path) -> None:
         raise SetupFailed(f"making {venv.name} failed ({last}); mend that and run this again")
 
 
-def install_torch(pip: Pip, gpu: bool) -> None:
+def locked(lock: Path) -> tuple[str, ...]:
+    """Arguments of pip: what this lock lists, whole, and no file without a listed hash."""
+    return ("--no-deps", "--require-hashes", "-r", str(lock))
+
+
+def install_torch(pip: Pip, gpu: bool, locks: Path = LOCKS) -> None:
     """The pinned torch: CUDA's build for a GPU, else the CPU build from whoever has it first."""
+    plain = locked(locks / "torch-cuda.txt")  # on a Mac: the only build there is
     if gpu:
-        pip.install(f"torch {TORCH} for CUDA (several GB)", f"torch=={TORCH}")
+        pip.install(f"torch {TORCH} for CUDA (several GB)", *plain)
         return
     print(f"setup: installing torch {TORCH}, CPU build", file=sys.stderr, flush=True)
-    if pip.attempt("install", f"torch=={TORCH}+cpu"):
-        return
-    if pip.attempt("install", "--index-url", PYTORCH_CPU_INDEX, f"torch=={TORCH}"):
+    cpu = locked(locks / "torch-cpu.txt")
+    if pip.attempt("install", *cpu) or pip.attempt(
+        "install", "--index-url", PYTORCH_CPU_INDEX, *cpu
+    ):
         return
     print(f"setup: {PLAIN_TORCH_NOTICE}", file=sys.stderr, flush=True)
-    pip.install(f"torch {TORCH}", f"torch=={TORCH}")
+    pip.install(f"torch {TORCH}", *plain)
+
+
+def variant_locks(root: Path) -> dict[str, str]:
+    """Package -> its lines of a problem's lock, the hashes with them."""
+    found: dict[str, str] = {}
+    for path in sorted((root / "problems").glob("*/requirements-variants.txt")):
+        text = path.read_text(encoding="utf-8")
+        for entry in re.findall(r"^\w[^\n]*\n(?:[ \t][^\n]*\n)*", text + "\n", re.MULTILINE):
+            found[re.split(r"[\s;\\]", entry, maxsplit=1)[0]] = entry
+    return found
 
 
 def install_variants(pip: Pip, venv: Path, root: Path) -> None:
     """Each package, without its dependencies, whole into `<venv>/variants/<name>-<version>`."""
     (venv / "variants").mkdir(exist_ok=True)
+    locks = variant_locks(root)
     for package in variant_packages(root):
         target = variant_folder(venv, package)
         if target.is_dir():
             continue
         part = target.with_name(target.name + ".part")
         shutil.rmtree(part, ignore_errors=True)
-        pip.install(package, "--no-deps", "--target", str(part), package)
+        if package in locks:
+            lock = part.with_suffix(".lock")
+            lock.write_text(locks[package], encoding="utf-8")
+            pip.install(package, "--target", str(part), *locked(lock))
+            lock.unlink()
+        else:  # of a problem that nobody has locked yet
+            pip.install(package, "--no-deps", "--target", str(part), package)
         part.rename(target)
 
 
@@ -209,8 +243,7 @@ def set_up(root: Path, dev: bool) -> bool:
     make_venv(venv)
     pip = Pip(venv)
     install_torch(pip, gpu)
-    requirements = "requirements-dev.txt" if dev else "requirements.txt"
-    pip.install("the pinned packages", "-r", str(root / requirements))
+    pip.install("the pinned packages", *locked(LOCKS / ("dev.txt" if dev else "run.txt")))
     pip.install("worklog itself", "--no-deps", "--no-build-isolation", "-e", str(root))
     install_variants(pip, venv, root)
     stamp = venv / ".worklog-setup"

@@ -4,7 +4,6 @@ set -eu
 torch=${1:?cuda or cpu}
 locks=$(dirname "$0")/locks
 venv=${VIRTUAL_ENV:?}
-version=$(sed -n 's/^torch==\([0-9.]*\).*/\1/p' "$locks/torch-cuda.txt")
 index=https://download.pytorch.org/whl/cpu
 python3 -m venv "$venv"
 pip() { "$venv/bin/python" -m pip --disable-pip-version-check --no-input --no-cache-dir -q "$@"; }
@@ -12,11 +11,9 @@ pip install --require-hashes --no-deps -r "$locks/image.txt"
 case "$torch" in
   cuda) pip install --require-hashes --no-deps -r "$locks/torch-cuda.txt" ;;
   cpu)
-    # By exact version, without a hash: each place that offers the CPU build may have built it
-    # itself, and their hashes are not published in the index that the other locks are made from.
-    # What it depends on has been installed above, with hashes. pip's own sources come first.
-    pip install --no-deps "torch==$version+cpu" 2>/dev/null ||
-      pip install --no-deps --index-url "$index" "torch==$version+cpu"
+    # pip's own sources come first; what it depends on has been installed above.
+    pip install --require-hashes --no-deps -r "$locks/torch-cpu.txt" 2>/dev/null ||
+      pip install --require-hashes --no-deps --index-url "$index" -r "$locks/torch-cpu.txt"
     ;;
   *)
     echo "error: TORCH=$torch is neither cuda nor cpu; choose one" >&2

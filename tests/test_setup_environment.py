@@ -61,6 +61,7 @@ LOGS = {
         "ERROR: Could not find a version that satisfies the requirement x==9 (from versions: 1)\n"
         "ERROR: No matching distribution found for x==9\n"
     ),
+    "hash": "ERROR: THESE PACKAGES DO NOT MATCH THE HASHES FROM THE REQUIREMENTS FILE.\n",
     "other": "ERROR: Failed building wheel for x\n",
 }
 
@@ -164,6 +165,7 @@ def test_what_was_deleted_is_installed_again(root: Path, missing: str) -> None:
             f"no package source has torch for Python {platform.python_version()}",
             "run again",
         ),
+        ("hash", "a package source has another build of torch than", "run this again"),
         ("other", "installing torch failed; see setup.log in .venv", "run this again"),
     ],
 )
@@ -190,10 +192,11 @@ def test_only_the_last_call_of_pip_is_explained(tmp_path: Path) -> None:
 
 
 def test_torch_is_sought_as_cpu_build_twice_and_then_plain(tmp_path: Path, capsys) -> None:
-    pip = fake_pip(tmp_path, 'case "$*" in *--index-url*|*+cpu*) exit 1;; esac')
+    pip = fake_pip(tmp_path, 'case "$*" in *torch-cpu.txt*) exit 1;; esac')
     install_torch(pip, gpu=False)
     calls = [line for line in pip.log.read_text().splitlines() if line.startswith("$ pip")]
-    assert len(calls) == 3 and calls[2].endswith(f"install torch=={setup_environment.TORCH}")
+    assert len(calls) == 3 and calls[2].endswith("locks/torch-cuda.txt")
+    assert all("--require-hashes" in call for call in calls)
     assert "about 3 GB" in capsys.readouterr().err
 
 
@@ -223,6 +226,24 @@ def test_a_variant_installed_by_half_is_never_taken_for_installed(root, tmp_path
     install_variants(half, venv, root)
     assert sorted(p.name for p in (venv / "variants").iterdir()) == ["torchao-0.13.0", "x-1"]
     assert [p.name for p in (venv / "variants" / "torchao-0.13.0").iterdir()] == ["whole.py"]
+
+
+def test_a_variant_is_installed_by_the_hashes_of_its_lock(root: Path, tmp_path: Path) -> None:
+    lock = (
+        "# made\nx==1 \\\n    --hash=sha256:aa\n"
+        "torchao==0.13.0 \\\n    --hash=sha256:bb \\\n    --hash=sha256:cc\n"
+    )
+    (root / "problems" / "p" / "requirements-variants.txt").write_text(lock)
+    pip = fake_pip(
+        tmp_path,
+        'while [ "$1" != --target ]; do shift; done; mkdir -p "$2"\n'
+        'while [ "$1" != -r ]; do shift; done; cat "$2"',
+    )
+    install_variants(pip, pip.python.parents[1], root)
+    said = pip.log.read_text()
+    assert said.count("--require-hashes") == 2
+    assert "torchao==0.13.0 \\\n    --hash=sha256:bb \\\n    --hash=sha256:cc\n" in said
+    assert set(setup_environment.variant_locks(CHECKOUT)) >= set(variant_packages(CHECKOUT))
 
 
 def test_what_is_there_is_not_installed_again(root: Path, tmp_path: Path) -> None:

@@ -109,6 +109,37 @@ def test_the_image_lock_holds_every_requirement_at_its_version() -> None:
     assert wanted.items() <= locked.items(), "run: python docker/lock.py"
     assert "jupyterlab" in locked
     assert pins((DOCKER / "locks" / "torch-cuda.txt").read_text())["torch"] == TORCH
+    assert pins((DOCKER / "locks" / "torch-cpu.txt").read_text()) == {"torch": f"{TORCH}+cpu"}
+
+
+def test_what_run_sh_and_test_sh_install_is_locked_as_it_is_pinned() -> None:
+    run = pins((CHECKOUT / "requirements.txt").read_text())
+    dev = run | pins((CHECKOUT / "requirements-dev.txt").read_text())
+    assert len(dev) > len(run) > 20
+    for wanted, name in ((run, "run.txt"), (dev, "dev.txt")):
+        locked = pins((DOCKER / "locks" / name).read_text())
+        assert wanted.items() <= locked.items(), "run: python docker/lock.py"
+
+
+def test_the_lock_of_the_cpu_build_is_made_from_the_page_of_its_index() -> None:
+    lock = script("lock")
+    digests = ["a" * 64, "b" * 64, "c" * 64, "d" * 64]
+    tags = (
+        "cp311-cp311-manylinux_2_28_x86_64", "cp314-cp314-manylinux_2_28_aarch64",
+        "cp314-cp314t-manylinux_2_28_x86_64", "cp311-cp311-win_amd64",
+    )  # fmt: skip
+    page = "".join(
+        f'<a href="/whl/cpu/torch-{TORCH}%2Bcpu-{tag}.whl#sha256={digest}">torch</a><br/>\n'
+        for tag, digest in zip(tags, digests, strict=True)
+    )
+    assert lock.cpu_lock(page.replace(TORCH, "1.0") + page) == (
+        f"torch=={TORCH}+cpu \\\n    --hash=sha256:{digests[0]} \\\n"
+        f"    --hash=sha256:{digests[1]}\n"
+    )
+    with pytest.raises(ValueError, match="no CPU build"):
+        lock.cpu_lock("")
+    held = (DOCKER / "locks" / "torch-cpu.txt").read_text()
+    assert held.count("--hash=sha256:") == 8
 
 
 @names
@@ -126,7 +157,7 @@ def test_every_locked_package_has_hashes() -> None:
         text = path.read_text()
         parts = PIN.split(text)
         bodies = parts[3::3]
-        assert len(bodies) > 20
+        assert bodies
         assert all("--hash=sha256:" in body for body in bodies), path
 
 
