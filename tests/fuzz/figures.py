@@ -2,8 +2,8 @@
 
     python tests/fuzz/figures.py                  print the table
     python tests/fuzz/figures.py --write          put it into tests/README.md
-    python tests/fuzz/figures.py --add RESULT …   take over what long_run.py, guided.py or
-                                                  kills.py wrote
+    python tests/fuzz/figures.py --add RESULT …   take over what long_run.py, guided.py,
+                                                  report_files.py or kills.py wrote
 
 Several parts of one long run (same seed, other numbers of cases) are added up. Every line says
 what was run, not what was meant to be: a run that was broken off counts with what it did. The
@@ -27,6 +27,8 @@ BEGIN, END = "<!-- figures -->", "<!-- end of figures -->"
 SCALE = HERE.parent / "benchmarks" / "recorded" / "scale.json"
 WANTED_CASES, WANTED_KILLS = 1_000_000, 200
 WANTED_GUIDED_S = 300  # CPU seconds for each reader
+WANTED_REPORTS = 1_000  # a process of NVIDIA's code each
+KINDS = {"guided": "guided", "reports": "reports", "first": "fuzz"}  # by a key of the result
 # Stated for a machine of 24 GiB; a fit may miss the largest file's cost by a fifth.
 WANTED_SIZES = {"torch": 10_000_000, "nsys": 5_000_000}
 MEMORY_GIB, WORST_ERROR, LARGEST_EXPONENT = 8, 0.2, 1.1
@@ -65,7 +67,7 @@ def rows() -> list[tuple[str, str, str, str]]:
                  factor <= 4),
             _row("differences made and closed", outcomes["compared"], "", True),
         ]  # fmt: skip
-    found += _guided_rows()
+    found += _report_rows() + _guided_rows()
     if kills:
         count = sum(run["kills"] for run in kills)
         faults = sum(len(run["faults"]) for run in kills)
@@ -75,6 +77,29 @@ def rows() -> list[tuple[str, str, str, str]]:
             _row("lost samples, wrong states, starts that failed", faults, "0", not faults),
         ]  # fmt: skip
     return found + _scale_rows()
+
+
+def _report_rows() -> list[tuple[str, str, str, str]]:
+    """Reports that NVIDIA's own code reads."""
+    runs = recorded("reports")
+    if not runs:
+        return []
+    outcomes: Counter[str] = Counter()
+    for run in runs:
+        outcomes.update(run["reports"])
+    split = ", ".join(
+        f"{kind} {outcomes[f'{kind} read']:,} / {outcomes[f'{kind} warned']:,} / "
+        f"{outcomes[f'{kind} refused']:,}"
+        for kind in ("ncu-rep", "nsys-rep")
+    )
+    cases, faults = sum(run["cases"] for run in runs), sum(len(run["faults"]) for run in runs)
+    return [
+        _row("damaged reports of ncu and nsys", cases, f">= {WANTED_REPORTS:,}",
+             cases >= WANTED_REPORTS),
+        ("of these read / read with a warning / refused", split, "", ""),
+        _row("faults (tracebacks, over 10 s, launches lost without a word)", faults, "0",
+             not faults),
+    ]  # fmt: skip
 
 
 def _guided_rows() -> list[tuple[str, str, str, str]]:
@@ -162,7 +187,7 @@ def table() -> str:
            else "")
         + (f", {run['cpu_s']:,.0f} CPU s, Python {run['python']}, {run['machine']}"
            if "cpu_s" in run else "")
-        for name in ("fuzz", "guided", "kills")
+        for name in ("fuzz", "reports", "guided", "kills")
         for run in recorded(name)
     ]  # fmt: skip
     files = {
@@ -190,8 +215,9 @@ def with_table(text: str) -> str:
 def add(results: Sequence[Path]) -> None:
     for path in results:
         result = json.loads(path.read_text())
-        kind = "guided" if "guided" in result else "fuzz" if "first" in result else "kills"
-        name = f"{kind}-{result['seed']}" + (f"-{result['first']}" if kind == "fuzz" else "")
+        kind = next((kind for key, kind in KINDS.items() if key in result), "kills")
+        part = [str(result["first"])] if kind == "fuzz" else sorted(result.get("guided", ()))
+        name = "-".join([kind, str(result["seed"]), *part])
         RECORDED.mkdir(exist_ok=True)
         (RECORDED / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
 

@@ -36,11 +36,13 @@ def test_a_run_that_fell_short_or_found_a_fault_is_called_missed(
     guided = {"guided": {"torch": poor}, "seed": 2, "date": "2026-01-01"}
     monkeypatch.setattr(figures, "RECORDED", tmp_path / "recorded")
     monkeypatch.setattr(figures, "SCALE", tmp_path / "scale.json")
+    lost = {"reports": {"ncu-rep read": 3}, "cases": 3, "faults": ["x"], "seed": 1, "date": "now"}
+    (tmp_path / "l.json").write_text(json.dumps(lost))
     (tmp_path / "r.json").write_text(json.dumps(result))
     (tmp_path / "g.json").write_text(json.dumps(guided))
-    figures.add([tmp_path / "r.json", tmp_path / "g.json"])
+    figures.add([tmp_path / f"{name}.json" for name in "rgl"])
     judged = {row[0]: row[3] for row in figures.rows() if row[2]}
-    assert len(judged) == 7 and set(judged.values()) == {"**missed**"}
+    assert len(judged) == 9 and set(judged.values()) == {"**missed**"}
 
 
 def test_a_cost_that_bends_or_does_not_fit_is_called_missed(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fuzz import report_files
 from fuzz.case import Case, Unit
 from fuzz.cases import GOOD, make
 from fuzz.long_run import real_seeds, run
@@ -48,6 +49,23 @@ def test_most_cases_know_what_must_be_found(format_: str) -> None:
     assert len(knowing) > 60
     assert sum(case.exact for case in knowing) > 20
     assert len({case.changes for case in made}) > 100
+
+
+def test_reports_that_nvidias_code_reads_are_read_or_refused_as_promised(real_data: Path) -> None:
+    pytest.importorskip("ncu_report", reason="ncu-report is not installed")
+    done = report_files.run(real_data, SEED, 40)
+    assert done["faults"] == []
+    outcomes = done["reports"]
+    assert all(outcomes[f"ncu-rep {said}"] for said in ("read", "warned", "refused"))
+
+
+def test_a_launch_that_is_lost_without_a_word_is_found(real_data: Path) -> None:
+    pytest.importorskip("ncu_report", reason="ncu-report is not installed")
+    path = real_data / report_files.NCU[0]
+    _, launches = report_files.whole(path)
+    assert launches == 2
+    assert report_files.judged(path, launches) == ("read", "")
+    assert report_files.judged(path, launches + 1)[1] == "2 of 3 without a word"
 
 
 # Slices of real files
