@@ -106,8 +106,10 @@ def _floors(problem: Problem, options: Mapping[str, str]) -> str:
     floors = Evidence(found.run).floors
     if floors is None:
         raise UsageError(f"evidence {options['run']} has no floors.json; record it anew")
-    table = run_floor_table(found.summary)
-    return measured_table(floors).markdown() + "\n\n" + _with_footer(found, table)
+    rates, table = measured_table(floors), run_floor_table(found.summary)
+    if not table.rows:  # a problem whose variants are no decode of one model
+        return _with_footer(found, rates)
+    return rates.markdown() + "\n\n" + _with_footer(found, table)
 
 
 def _pages(problem: Problem, options: Mapping[str, str]) -> str:

@@ -68,3 +68,11 @@ TERMS = (
     "CUDA graph", "private pool", "default pool", "retained", "router", "top-k", "skew", "knee",
     "intensity",
 )  # fmt: skip
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.parent.name)
+def test_no_table_is_a_head_without_rows(page: Path) -> None:
+    lines = [*page.read_text(encoding="utf-8").splitlines(), ""]
+    heads = [n for n, line in enumerate(lines) if re.fullmatch(r"\|(:?-+:?\|)+", line)]
+    assert heads, "the tables were not found"
+    assert [lines[n - 1] for n in heads if not lines[n + 1].startswith("|")] == []
