@@ -23,6 +23,7 @@ from common.errors import UsageError
 SCHEMA = "worklog.compiled/1"
 HEAD = re.compile(rb'\s*\{\s*"schema"\s*:\s*"' + re.escape(SCHEMA.encode()) + b'"')
 LARGEST_BYTES = 64 << 20  # a file of this kind has a few kilobytes
+LARGEST_COUNT = 1 << 53  # exact as a float too; no kernel has so many of anything
 RESOURCES = ("registers", "stack_bytes", "shared_bytes", "threads")
 
 
@@ -91,8 +92,8 @@ def parse_compiled(document: Any, where: str) -> CompiledKernel:
             resources=resources,
             instructions={str(op): _count(n) for op, n in document["instructions"].items()},
             loop_instructions=_count(document["loop_instructions"]),
-            facts=dict(document.get("facts") or {}),
-            metrics=dict(document.get("metrics") or {}),
+            facts=_of_any_kind(document.get("facts")),
+            metrics=_of_any_kind(document.get("metrics")),
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UsageError(
@@ -101,9 +102,18 @@ def parse_compiled(document: Any, where: str) -> CompiledKernel:
 
 
 def _count(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise ValueError(f"{value!r} is no count")
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= LARGEST_COUNT:
+        raise ValueError(f"{str(value)[:40]!r} is no count")
     return value
+
+
+def _of_any_kind(values: Any) -> dict[str, Any]:
+    """As they stand; only a number that no float can hold is refused: differences are floats."""
+    found = dict(values or {})
+    for value in found.values():
+        if isinstance(value, int) and abs(value) > LARGEST_COUNT:
+            raise ValueError(f"{str(value)[:40]!r} is beyond any figure")
+    return found
 
 
 def _unpacked(data: bytes) -> bytes:

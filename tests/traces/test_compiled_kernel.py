@@ -59,6 +59,10 @@ def test_a_torch_trace_that_names_the_schema_later_is_still_a_trace(tmp_path: Pa
         {"instructions": [1, 2]},
         {"loop_instructions": True},
         {"facts": 3},
+        {"instructions": {"LDG": 10**400}},
+        {"loop_instructions": 1 << 54},
+        {"metrics": {"waves": -(10**400)}},
+        {"facts": {"m": 10**40}},
     ],
 )
 def test_a_damaged_file_is_named_in_one_line(tmp_path: Path, change: dict[str, object]) -> None:
