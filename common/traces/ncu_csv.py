@@ -148,25 +148,30 @@ def _logical_lines(text: str, counts: _Counts) -> Iterator[str]:
     counts.unreadable_rows += bool(waiting)
 
 
+def _places(header: list[str]) -> dict[str, int]:
+    """Where each column stands; the first of those with one name."""
+    return {name: i for i, name in reversed([*enumerate(header)])}
+
+
 def _raw(
     header: list[str], body: list[list[str]], counts: _Counts
 ) -> tuple[list[KernelLaunch], int]:
-    at = {name: i for i, name in enumerate(header)}
+    at = _places(header)
     units: list[str] = []
     has_units = 0
     launches: list[KernelLaunch] = []
     for cells in body:
-        if not cells[at["ID"]].strip():
+        if len(cells) > at["ID"] and not cells[at["ID"]].strip():
             units, has_units = cells, has_units + 1
             continue
-        if len(cells) <= at["Kernel Name"] or _integer(cells[at["ID"]]) is None:
+        if len(cells) <= max(at["ID"], at["Kernel Name"]) or _integer(cells[at["ID"]]) is None:
             counts.unreadable_rows += 1
             continue
         if len(cells) < len(header):
             counts.more.append(f"launch {cells[at['ID']]} is cut after {len(cells)} columns")
         metrics: dict[str, Metric] = {}
         for i, name in enumerate(header[: len(cells)]):
-            if name not in _FIXED:
+            if name not in _FIXED and name not in metrics:
                 unit = units[i] if i < len(units) else ""
                 metrics[name] = _metric(name, cells[i], unit, counts)
         launches.append(_launch(header, cells, metrics))
@@ -174,8 +179,10 @@ def _raw(
 
 
 def _details(header: list[str], body: list[list[str]], counts: _Counts) -> list[KernelLaunch]:
-    at = {name: i for i, name in enumerate(header)}
-    needed = max(at["Kernel Name"], at["Metric Name"], at["Metric Value"], at["Metric Unit"])
+    at = _places(header)
+    needed = max(
+        at["ID"], at["Kernel Name"], at["Metric Name"], at["Metric Value"], at["Metric Unit"]
+    )
     first: dict[tuple[str, str, str], list[str]] = {}
     metrics: dict[tuple[str, str, str], dict[str, Metric]] = {}
     for cells in body:
@@ -211,7 +218,7 @@ def _metric(name: str, text: str, unit: str, counts: _Counts) -> Metric:
 
 
 def _launch(header: list[str], cells: list[str], metrics: dict[str, Metric]) -> KernelLaunch:
-    row = dict(zip(header, cells, strict=False))
+    row = {name: cells[i] for name, i in _places(header).items() if i < len(cells)}
     name = row["Kernel Name"]
     device_name = metrics.get("device__attribute_display_name")
     return KernelLaunch(

@@ -37,7 +37,7 @@ class Database:
         connection.execute("PRAGMA trusted_schema = OFF")
         connection.execute("PRAGMA query_only = ON")
         names = connection.execute(
-            "SELECT name FROM sqlite_master WHERE type = 'table' "
+            "SELECT name FROM sqlite_master WHERE type = 'table' AND typeof(name) = 'text' "
             "AND upper(ltrim(sql)) NOT LIKE 'CREATE VIRTUAL%'"
         ).fetchall()
         self.tables: dict[str, frozenset[str]] = {}

@@ -217,6 +217,16 @@ def test_a_number_beyond_64_bits_in_one_cell_does_not_refuse_the_file(
     assert int(trace.gpu.duration_ns.sum()) == 8 * 420 + 36
 
 
+def test_a_table_whose_name_is_no_text_is_no_table(tmp_path: Path) -> None:
+    path = export(tmp_path, "CREATE TABLE other (x INTEGER)")
+    database = sqlite3.connect(path)
+    database.execute("PRAGMA writable_schema = ON")
+    database.execute("UPDATE sqlite_master SET name = CAST(name AS BLOB) WHERE name = 'other'")
+    database.commit()
+    database.close()
+    assert int(read_nsys(path).gpu.duration_ns.sum()) == 8 * 420 + 36
+
+
 def test_an_error_that_quotes_the_schema_is_one_line(tmp_path: Path) -> None:
     path = export(tmp_path, "CREATE TABLE a (x INTEGER,\n y INTEGER)")
     data = path.read_bytes().replace(b"CREATE TABLE a (x", b"CREATE TABLE a [x")
@@ -284,3 +294,12 @@ def test_a_nul_in_the_output_of_the_program_does_not_hide_the_table(tmp_path: Pa
         write(tmp_path / "n.csv", HEADER + ROW.format(0, 5) + "\0\n" + ROW.format(1, 5))
     )
     assert len(report.launches) == 2
+
+
+@pytest.mark.parametrize("again", ['"ID"', '"Kernel Name"', '"x.avg"'])
+def test_a_column_that_comes_twice_counts_once(tmp_path: Path, again: str) -> None:
+    head, units = HEADER.splitlines()
+    text = f"{head},{again}\n{units}\n" + ROW.format(3, 5) + ROW.format(4, 6).strip() + ',"9"\n'
+    report = read_ncu(write(tmp_path / "n.csv", text))
+    assert [(launch.launch_id, launch.name) for launch in report.launches] == [(3, "k"), (4, "k")]
+    assert [launch.metrics["x.avg"].value for launch in report.launches] == [5, 6]
