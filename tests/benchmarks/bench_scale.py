@@ -14,7 +14,6 @@ an upper bound.
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 import os
 import subprocess
@@ -26,11 +25,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from bench_diff import RECORDED, _about
-from whole_process import Cost, cost_of
+from whole_process import Cost, about, cost_of
 
 HERE = Path(__file__).resolve().parent
-RESULT = RECORDED.with_name("scale.json")
+RESULT = HERE / "recorded" / "scale.json"
 TORCH_EVENTS = (1_000_000, 3_000_000, 10_000_000)
 NSYS_KERNELS = (500_000, 1_500_000, 5_000_000)
 RANKS, EVENTS_PER_RANK = 64, 50_000
@@ -154,12 +152,10 @@ def main() -> None:
     for part in given.only or list(ways):
         with tempfile.TemporaryDirectory(dir=given.folder) as made:
             memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-            about = {
-                **_about(), "date": datetime.date.today().isoformat(),
-                "memory_gib": round(memory / (1 << 30), 1),
+            on = {
+                **about("show and diff"), "memory_gib": round(memory / (1 << 30), 1),
             }  # fmt: skip
-            about.pop("command", None)
-            ways[part](Path(made), partial(_keep, found, part, about))
+            ways[part](Path(made), partial(_keep, found, part, on))
     print(json.dumps(found, indent=1))
 
 
