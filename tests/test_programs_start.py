@@ -1,4 +1,4 @@
-"""Does every program beside the package still start? Benchmarks and fuzzers that no test runs whole."""
+"""Does every program beside the package still start? Benchmarks and fuzzers are run by hand."""
 
 from __future__ import annotations
 
