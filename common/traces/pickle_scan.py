@@ -55,7 +55,14 @@ class PickleRefused(Exception):
 
 
 class PickleCut(Exception):
-    """The pickle ends, or breaks off, before it is complete."""
+    """The pickle ends, or breaks off, before it is complete: `whole_bytes` are whole instructions.
+
+    Nobody may look further: a length that goes beyond the file is allocated by some unpicklers.
+    """
+
+    def __init__(self, message: str, whole_bytes: int = 0) -> None:
+        super().__init__(message)
+        self.whole_bytes = whole_bytes
 
 
 @dataclass(frozen=True)
@@ -88,7 +95,7 @@ def _scan_from_two_places(data: bytes, half: int) -> None:
             _check_nesting(done.nested + rest.nested)
             done = rest
     if not done.ended:
-        raise PickleCut(f"it ends after {end} bytes without its end mark")
+        raise PickleCut(f"it ends after {end} bytes without its end mark", end)
 
 
 def _looked_at(data: bytes, start: int, end: int) -> _Scanned:
@@ -102,7 +109,7 @@ def _looked_at(data: bytes, start: int, end: int) -> _Scanned:
             continue
         op = _OPCODES.get(data[at])
         if op is None:
-            raise PickleCut(f"byte {at} is no pickle instruction")
+            raise PickleCut(f"byte {at} is no pickle instruction", at)
         if op.name == "STOP":
             return _Scanned(at, nested, True)
         if op.name in _REFUSED:
@@ -127,7 +134,7 @@ def _behind_argument(data: bytes, op: pickletools.OpcodeInfo, at: int) -> int:
     if size == _UP_TO_NEWLINE:
         behind = data.find(b"\n", at) + 1
         if not behind:
-            raise PickleCut(f"it ends within the instruction at byte {at - 1}")
+            raise PickleCut(f"it ends within the instruction at byte {at - 1}", at - 1)
         slot = data[at : behind - 1] if op.name == "PUT" else b""
     elif size >= 0:
         behind = at + size
@@ -140,5 +147,5 @@ def _behind_argument(data: bytes, op: pickletools.OpcodeInfo, at: int) -> int:
     if slot and (len(slot) > 19 or not slot.isdigit() or int(slot) > len(data)):
         raise PickleRefused("it names a memo slot beyond the end of the file")
     if behind > len(data):
-        raise PickleCut(f"it ends within an instruction after {len(data)} bytes")
+        raise PickleCut(f"it ends within an instruction after {len(data)} bytes", at - 1)
     return behind

@@ -51,7 +51,7 @@ def load_plain(data: bytes) -> Plain:
             scan(data)
             return Plain(_Refusing(io.BytesIO(data)).load())
         except PickleCut as cut:
-            return Plain(_salvage(data, str(cut)), str(cut))
+            return Plain(_salvage(data[: cut.whole_bytes], str(cut)), str(cut))
         except PickleRefused:
             raise
         except MemoryError as error:

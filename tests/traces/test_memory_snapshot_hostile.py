@@ -9,6 +9,7 @@ import pickle
 import resource
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -153,3 +154,15 @@ def test_a_memo_bomb_does_not_allocate_a_table(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0 and "memo slot beyond the end" in done.stdout
+
+
+@pytest.mark.parametrize("instruction", [b"\x96", b"\x8d", b"\x8e"])  # bytearray, text, bytes
+def test_a_length_beyond_the_file_is_never_allocated(tmp_path: Path, instruction: bytes) -> None:
+    file = tmp_path / "cut.pickle"
+    begun = b"\x80\x04}(\x8c\x08segments]\x8c\x01x" + instruction
+    file.write_bytes(begun + (1 << 44).to_bytes(8, "little") + b"the end")
+    tracemalloc.start()
+    snapshot_ = read_memory_snapshot(file)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert "cut short" in snapshot_.warnings[0] and peak < 8 << 20
