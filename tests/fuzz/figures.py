@@ -178,11 +178,16 @@ def _row(what: str, figure: float, wanted: str, met: bool) -> tuple[str, str, st
     return what, shown, wanted, _judged(met) if wanted else ""
 
 
+def _of(run: dict[str, Any]) -> str:
+    """Which readers a guided run was of."""
+    return f" ({', '.join(run['guided'])})" if "guided" in run else ""
+
+
 def table() -> str:
     lines = ["| | figure | wanted | |", "|---|--:|--:|---|"]
     lines += ["| " + " | ".join(row) + " |" for row in rows()]
     notes = [
-        f"- {name}: seed {run['seed']}, {run['date']}"
+        f"- {name}{_of(run)}: seed {run['seed']}, {run['date']}"
         + (f", cases {run['first']:,} to {run['first'] + run['cases'] - 1:,}" if "first" in run
            else "")
         + (f", {run['cpu_s']:,.0f} CPU s, Python {run['python']}, {run['machine']}"
