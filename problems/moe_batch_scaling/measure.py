@@ -5,7 +5,8 @@ its reason; one that takes more than `slow` times the fastest and is not short k
 that look, because sampling it for minutes would say nothing more; where it was `HOPELESS` at a
 smaller batch it is skipped at the next. The rest, and the group's baseline always, is sampled in
 interleaved rounds, which a side leaves when its own ratio to the baseline is known to the precision
-asked for: the time goes to what is not known yet. Where batches take turns all stay to the end.
+asked for: the time goes to what is not known yet. Where batches take turns all are sampled, and
+stay to the end.
 Rounds end when all is known or the time for them is over, and the points say which. Each sample is
 on disk before the next is taken.
 """
@@ -125,7 +126,9 @@ def measure_group(
     # Sequences may differ: a side is slow if it is so by the pass and by the token.
     per_token = {name: look / points[name].tokens for name, look in looks.items()}
     least = min(per_token.values())
-    for name in [name for name in taken if name != group.points[0].id]:
+    # Batches that take turns are the sweep itself: one look through a stumble drops none of them.
+    others = [] if group.in_turn else [name for name in taken if name != group.points[0].id]
+    for name in others:
         took = looks[name]
         slower = min(took / fastest, per_token[name] / least)
         if slower > slow and took > SHORT_NS:

@@ -90,6 +90,22 @@ def test_batches_in_turn_are_all_the_base_and_stay_to_the_end(tmp_path: Path) ->
     assert all(each.baseline and len(each.samples_ns) == 6 for each in store.kept.values())
 
 
+def test_a_batch_in_turn_that_stumbles_at_first_sight_is_sampled_like_the_others(
+    tmp_path: Path,
+) -> None:
+    class Stumbles(Fake):
+        def sample(self) -> int:
+            return super().sample() * (1_000_000 if self.calls <= 2 else 1)
+
+    points = tuple(replace(BASE, batch=batch, in_turn=True) for batch in (1, 2, 4))
+    store = PointStore(tmp_path)
+    measure_group(
+        Group("decode", points), lambda p: Stumbles(100) if p.batch == 2 else Fake(100), store,
+        ROUNDS, lambda text: None, 30.0,
+    )  # fmt: skip
+    assert all(each.stopped and len(each.samples_ns) == 6 for each in store.kept.values())
+
+
 def test_a_point_that_runs_out_of_memory_is_recorded_and_the_others_are_measured(
     tmp_path: Path,
 ) -> None:
