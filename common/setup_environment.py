@@ -185,14 +185,14 @@ def locked(lock: Path) -> tuple[str, ...]:
     return ("--no-deps", "--require-hashes", "-r", str(lock))
 
 
-def install_torch(pip: Pip, gpu: bool, locks: Path = LOCKS) -> None:
+def install_torch(pip: Pip, gpu: bool) -> None:
     """The pinned torch: CUDA's build for a GPU, else the CPU build from whoever has it first."""
-    plain = locked(locks / "torch-cuda.txt")  # on a Mac: the only build there is
+    plain = locked(LOCKS / "torch-cuda.txt")  # on a Mac: the only build there is
     if gpu:
         pip.install(f"torch {TORCH} for CUDA (several GB)", *plain)
         return
     print(f"setup: installing torch {TORCH}, CPU build", file=sys.stderr, flush=True)
-    cpu = locked(locks / "torch-cpu.txt")
+    cpu = locked(LOCKS / "torch-cpu.txt")
     if pip.attempt("install", *cpu) or pip.attempt(
         "install", "--index-url", PYTORCH_CPU_INDEX, *cpu
     ):
@@ -201,13 +201,18 @@ def install_torch(pip: Pip, gpu: bool, locks: Path = LOCKS) -> None:
     pip.install(f"torch {TORCH}", *plain)
 
 
+def lock_entries(lock: Path) -> dict[str, str]:
+    """`name==version` -> its lines of a lock, the hashes with them."""
+    text = lock.read_text(encoding="utf-8") + "\n"
+    entries = re.findall(r"^\w[^\n]*\n(?:[ \t][^\n]*\n)*", text, re.MULTILINE)
+    return {re.split(r"[\s;\\]", entry, maxsplit=1)[0]: entry for entry in entries}
+
+
 def variant_locks(root: Path) -> dict[str, str]:
-    """Package -> its lines of a problem's lock, the hashes with them."""
+    """The entries of all problems' locks."""
     found: dict[str, str] = {}
     for path in sorted((root / "problems").glob("*/requirements-variants.txt")):
-        text = path.read_text(encoding="utf-8")
-        for entry in re.findall(r"^\w[^\n]*\n(?:[ \t][^\n]*\n)*", text + "\n", re.MULTILINE):
-            found[re.split(r"[\s;\\]", entry, maxsplit=1)[0]] = entry
+        found |= lock_entries(path)
     return found
 
 

@@ -2,6 +2,9 @@
 
 python install_variants.py LOCK FOLDER     installs every entry of LOCK, with its hashes, without
                                            its dependencies, whole into FOLDER/<name>-<version>
+
+It stands alone: an image installs before the sources are copied, so that a change of them installs
+nothing again.
 """
 
 from __future__ import annotations

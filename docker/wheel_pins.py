@@ -14,10 +14,13 @@ import argparse
 import re
 import sys
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from common.setup_environment import lock_entries  # noqa: E402
+
 # common/recording/offline.py refuses to start without these; the others are what they need.
 NEEDED = ("msgspec", "nvtx", "numpy", "safetensors", "rich", "markdown-it-py", "mdurl", "pygments")
 WITH_TORCH = ("torch", "triton")  # and only with it: another Triton would be another compiler
@@ -25,17 +28,6 @@ WITH_TORCH = ("torch", "triton")  # and only with it: another Triton would be an
 
 def normal(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name.strip()).lower()
-
-
-def entries(path: Path) -> Iterator[tuple[str, str]]:
-    """(normalised name, the whole entry with its hashes) of a lock."""
-    entry: list[str] = []
-    for line in [*path.read_text(encoding="utf-8").splitlines(), "end"]:
-        if entry and not line.startswith(" "):
-            yield normal(re.split(r"[=\s;]", entry[0])[0]), "\n".join(entry)
-            entry = []
-        if line and not line.startswith("#") and line != "end":
-            entry.append(line)
 
 
 def named(words: list[str]) -> set[str]:
@@ -63,19 +55,18 @@ def main() -> int:
     have, without = named(chosen.have), {normal(name) for name in chosen.without}
     without |= set(WITH_TORCH) - {normal(name) for name in chosen.wanted}
     lines = [
-        entry
-        for name, entry in entries(ROOT / "docker" / "locks" / "image.txt")
-        if name in NEEDED and name not in have | without
+        entry.rstrip()
+        for pin, entry in lock_entries(ROOT / "docker" / "locks" / "image.txt").items()
+        if normal(pin.split("==")[0]) in set(NEEDED) - have - without
     ]
     for problem in chosen.problems or known:
         folder = ROOT / "problems" / problem
         table = tomllib.loads((folder / "problem.toml").read_text(encoding="utf-8"))
         packages = {p for v in table["variants"].values() for p in v.get("packages", ())}
-        for name, entry in entries(folder / "requirements-variants.txt"):
-            pin = entry.split(" ")[0]
+        for pin, entry in lock_entries(folder / "requirements-variants.txt").items():
             # A variant's library must be of its version: that the machine has another is no help.
-            if pin in packages and name not in without:
-                lines.append(entry)
+            if pin in packages and normal(pin.split("==")[0]) not in without:
+                lines.append(entry.rstrip())
     print("\n".join(dict.fromkeys(lines)))
     return 0
 
