@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,9 +17,10 @@ WEIGHT = 2 * WIDTH * WIDTH
 
 
 @pytest.fixture(scope="module")
-def lowered(triton: list[Path]) -> dict[tuple[str, int], Forward]:
+def lowered(with_triton: ProcessPoolExecutor) -> dict[tuple[str, int], Forward]:
     wanted = [("int8wo", 2), ("int8wo", 8), ("int8wo", 32), ("int8wo-fused", 8)]
-    return {(kind, size): lower_forward(kind, size, PRESET)[0] for kind, size in wanted}
+    asked = {(k, size): with_triton.submit(lower_forward, k, size, PRESET) for k, size in wanted}
+    return {key: found.result()[0] for key, found in asked.items()}
 
 
 def test_one_weight_is_made_and_used_again_by_every_layer(

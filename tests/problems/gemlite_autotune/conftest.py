@@ -6,8 +6,10 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -15,13 +17,18 @@ from common.contract.problem import load_problem
 from common.experiments.request import package_folders
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="session")
 def packages() -> list[Path]:
-    """Their folders, importable here. Nothing here imports them: that is for other processes."""
+    """Their folders."""
     problem = load_problem("gemlite_autotune")
-    folders = package_folders(problem.variants[problem.baseline])
-    sys.path.extend(str(folder) for folder in folders if str(folder) not in sys.path)
-    return folders
+    return package_folders(problem.variants[problem.baseline])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def found(packages: list[Path]) -> Iterator[None]:
+    """Found here, and by no other module's tests; importing them is for other processes."""
+    with mock.patch.object(sys, "path", [*sys.path, *map(str, packages)]):
+        yield
 
 
 @pytest.fixture(scope="session")
