@@ -89,7 +89,7 @@ def run_limited(
             except subprocess.TimeoutExpired:
                 continue
     finally:
-        left = _end_all(process, before)
+        left = end_tree(process, before)
     return Ended(process.returncode, time.monotonic() - started, timed_out, left)
 
 
@@ -102,8 +102,12 @@ def _ask_to_end(process: subprocess.Popen[bytes]) -> None:
         pass  # it is killed next
 
 
-def _end_all(process: subprocess.Popen[bytes], before: Collection[int]) -> int:
-    """Kill the program's whole tree, sweep by sweep, until nothing is left; how many others."""
+def end_tree(process: subprocess.Popen[bytes], before: Collection[int]) -> int:
+    """Kill the program's whole tree, sweep by sweep, until nothing is left; how many others.
+
+    `before`: this process's children that are none of the program's (`children_of`, asked before it
+    was started). What left its parents is found only after `adopt_orphans`.
+    """
     found: set[int] = set()
     for _ in range(SWEEPS):
         alive = descendants(os.getpid(), without=before)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.errors import PreconditionError
+from common.recording.process_tree import adopt_orphans, children_of, end_tree
 from common.recording.tool_help import ToolHelp, read_help, short_version
 
 HELP = {"nsys": ("profile", "--help"), "ncu": ("--help",)}
@@ -78,8 +79,11 @@ def run_tool(
     """Run to the end, all it says into `log` (stdout into `output` if given); its exit code.
 
     Ctrl-C reaches only this process: the profiler is told to stop, waited for while it writes what
-    it has, and then KeyboardInterrupt goes on. Nothing that was started is left running.
+    it has, and then KeyboardInterrupt goes on. Nothing that was started is left running, whatever
+    session a profiler started it in.
     """
+    adopt_orphans()
+    before = children_of(os.getpid())
     with log.open("ab") as words, output.open("wb") if output else log.open("ab") as results:
         process = subprocess.Popen(
             list(argv), env=dict(environment), stdin=subprocess.DEVNULL, stdout=results,
@@ -91,8 +95,8 @@ def run_tool(
             _stop(process)
             raise
         finally:
-            _signal(process, signal.SIGKILL)  # what it has left behind in its group
-            process.wait()
+            _signal(process, signal.SIGKILL)  # where there is no /proc: its group at least
+            end_tree(process, before)
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

@@ -281,6 +281,22 @@ def test_ctrl_c_during_a_capture_keeps_and_marks_what_there_is(root: Path) -> No
     assert wait_for(lambda: not processes_naming(str(root / "problems")), 20)
 
 
+@pytest.mark.parametrize("at_the_end", ["exit 0", "sleep 60"])
+def test_what_a_profiler_started_in_another_session_ends_with_it(
+    root: Path, at_the_end: str
+) -> None:
+    """nsys runs the program in a session of its own, and may be gone before it is."""
+    program = f'setsid sh -c "touch {root}/began; sleep 300; : {root}/left" &'
+    body = f"{program} while [ ! -e {root}/began ]; do sleep 0.05; done; {at_the_end}"
+    process = start(root, "nsys", "spin", "--variant", "plain", **fake(root, "nsys", body))
+    assert wait_for((root / "began").exists, 60)
+    if at_the_end != "exit 0":
+        process.send_signal(signal.SIGINT)
+    process.communicate(timeout=90)
+    assert process.returncode == (1 if at_the_end == "exit 0" else 130)
+    assert wait_for(lambda: not processes_naming(f"{root}/left"), 5)
+
+
 def test_an_output_folder_that_cannot_be_written_is_refused_before_the_work(root: Path) -> None:
     (root / "file").write_text("")
     environment = fake(root, "nsys", f"touch {root}/was-run")
