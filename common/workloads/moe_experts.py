@@ -5,8 +5,8 @@ drops a token, and all but `loop` add a token's k results in the order of its pi
 does not depend on how tokens are grouped. The ways:
 
 - `loop`: expert after expert over the tokens that picked it; the reference.
-- `sorted`: tokens sorted by expert once, then one product per touched expert and projection, with
-  the kernel that its number of rows asks for (`few_rows`), through buffers that stay in a cache.
+- `sorted`: tokens sorted by expert once, then one product per touched expert and projection,
+  turned or not as its number of rows asks for (`few_rows`), through buffers that stay in a cache.
 - `grouped_mm`: the same, with one `torch.nn.functional.grouped_mm` per projection.
 - `batched_mm`: every token gets copies of its experts' weights; reads k · 3 h f per token.
 - `dense`: every expert over every token, and the sum over the picked ones.
@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.errors import UsageError
-from common.workloads.few_rows import product, product_into
+from common.workloads.few_rows import expert_turned_rows, product, product_into
 from common.workloads.moe_routing import Picks
 
 Backend = Literal["auto", "loop", "sorted", "grouped_mm", "batched_mm", "dense"]
@@ -73,6 +73,10 @@ class Experts(nn.Module):
         """How many rows, of so many bytes each, may go through experts in one block."""
         return max(1, CACHED_BYTES // row_bytes)
 
+    def turned_rows(self, rows: int) -> int:
+        """Rows that an expert's are padded to for products that stay turned; 0: not turned."""
+        return expert_turned_rows(rows, self.gate_up_proj)
+
     def several(self, indices: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Copies of these experts' weights, (n, 2 f, h) and (n, h, f)."""
         return self.gate_up_proj[indices], self.down_proj[indices]
@@ -115,11 +119,11 @@ def choose_backend(
 
     One grouped product where it can be had. On a GPU copies of weights win while hardly an expert
     is shared (tokens · k <= experts / 2), and nothing waits for the host. On a CPU a launch costs
-    little. In float32 `sorted` wins at every size: with few rows per expert by a product that reads
-    each weight once, with many by results that stay in a cache; it does not sort a single token. In
-    other types the first of these is missing, so one grouped product is taken between `FEW_PICKS`
-    picks and `MANY_ROWS` rows per expert. Quantised weights are unpacked expert by expert, so they
-    are `sorted` at any size.
+    little. In float32 `sorted` wins at every size: with few rows per expert by products that read
+    each weight once, with more by products that threads share, with many by results that stay in a
+    cache; it does not sort a single token. In other types the first two of these are missing, so
+    one grouped product is taken between `FEW_PICKS` picks and `MANY_ROWS` rows per expert.
+    Quantised weights are unpacked expert by expert, so they are `sorted` at any size.
     """
     if type(experts) is not Experts or not experts.can_group():
         return "sorted"
@@ -141,24 +145,32 @@ def activate(gate_up: Tensor) -> Tensor:
 class _Block:
     """Experts `first` … `end` - 1 that go through the buffers together, with their `rows`.
 
-    The first and the last of them have rows; those in between may have none.
+    The first and the last of them have rows; those in between may have none. `turned`: the rows
+    that those of a single expert are padded to for products that stay turned; 0 where none is.
     """
 
     first: int
     end: int
     rows: int
+    turned: int = 0
 
 
-def _blocks(loads: Sequence[int], most_rows: int) -> list[_Block]:
-    """Neighbouring experts, of not more than `most_rows` rows together unless one has more."""
+def _blocks(loads: Sequence[int], turned: Sequence[int], most_rows: int) -> list[_Block]:
+    """Neighbouring experts, of not more than `most_rows` rows together unless one has more.
+
+    An expert whose products are turned is a block of its own.
+    """
     made = []
     first = end = rows = 0
-    for index, load in enumerate(loads):
+    for index, (load, alone) in enumerate(zip(loads, turned, strict=True)):
         if not load:
             continue
-        if rows and rows + load > most_rows:
+        if rows and (alone or rows + load > most_rows):
             made.append(_Block(first, end, rows))
             rows = 0
+        if alone:
+            made.append(_Block(index, index + 1, load, alone))
+            continue
         first = first if rows else index
         rows, end = rows + load, index + 1
     if rows:
@@ -177,25 +189,48 @@ def through_sorted(
     """
     out = x.new_empty(sum(loads), x.shape[1])
     row_bytes = 2 * experts.width * x.element_size()
-    blocks = _blocks(loads, experts.rows_together(row_bytes))
-    most = max((block.rows for block in blocks), default=0)
-    gathered = x.new_empty(most if at is not None else 0, x.shape[1])
+    turned = [experts.turned_rows(load) for load in loads]
+    blocks = _blocks(loads, turned, experts.rows_together(row_bytes))
+    most = max((max(block.rows, block.turned) for block in blocks), default=0)
+    gathered = x.new_zeros(
+        most, x.shape[1]
+    )  # what pads is finite: zeros, or rows of a block before
     wide, narrow = x.new_empty(most, 2 * experts.width), x.new_empty(most, experts.width)
     start = 0
     for block in blocks:
         rows, end = block.rows, start + block.rows
-        if at is None:
-            part = x[start:end]
-        else:
+        if at is not None:
             part = torch.index_select(x, 0, at[start:end], out=gathered[:rows])
+        elif block.turned:
+            part = gathered[:rows].copy_(x[start:end])
+        else:
+            part = x[start:end]
         weights = experts.between(block.first, block.end, x.dtype)
-        counts = loads[block.first : block.end]
-        _products(part, weights[0], counts, wide[:rows])
-        gate, up = wide[:rows].chunk(2, dim=-1)
-        hidden = torch.mul(F.silu(gate, inplace=True), up, out=narrow[:rows])
-        _products(hidden, weights[1], counts, out[start:end])
+        if block.turned:
+            _turned_expert(gathered[: block.turned], weights, wide, out[start:end])
+        else:
+            counts = loads[block.first : block.end]
+            _products(part, weights[0], counts, wide[:rows])
+            gate, up = wide[:rows].chunk(2, dim=-1)
+            hidden = torch.mul(F.silu(gate, inplace=True), up, out=narrow[:rows])
+            _products(hidden, weights[1], counts, out[start:end])
         start = end
     return out
+
+
+def _turned_expert(
+    rows: Tensor, weights: tuple[Weights, Weights], wide: Tensor, out: Tensor
+) -> None:
+    """One expert on `rows` (padded, h), in columns throughout; turned back into `out` (own, h).
+
+    `wide` is memory for (2 f, padded); the second product overwrites `rows`.
+    """
+    count, (gate_up,), (down,) = rows.shape[0], *weights
+    columns = wide.view(-1)[: gate_up.shape[0] * count].view(gate_up.shape[0], count)
+    gate, up = torch.mm(gate_up, rows.t(), out=columns).chunk(2)
+    hidden = F.silu(gate, inplace=True).mul_(up)
+    result = torch.mm(down, hidden, out=rows.view(down.shape[0], count))
+    out.copy_(result[:, : out.shape[0]].t())
 
 
 def _products(rows: Tensor, weights: Sequence[Tensor], counts: Sequence[int], out: Tensor) -> None:

@@ -13,6 +13,7 @@ on disk before the next is taken.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -89,13 +90,13 @@ def measure_group(
     say: Callable[[str], None],
     slow: float,
     without: Mapping[str, str] = MappingProxyType({}),
-) -> None:
+) -> float:
     """Measure what the store has not got; every point of the group is in it afterwards.
 
-    `without`: sides that are not measured here, and why.
+    `without`: sides that are not measured here, and why. Returns the seconds that rounds took.
     """
     if store.done(group.points):
-        return
+        return rounds.seconds  # of an earlier call: it left nothing to whoever comes after
     taken: dict[str, _Taken] = {}
 
     def known(point: Point, status: Status, **more: Any) -> Measured:
@@ -121,7 +122,7 @@ def measure_group(
         except SideFailed as failed:
             store.add(known(point, "failed", reason=failed.reason))
     if not taken:
-        return
+        return 0.0
     fastest = min(looks.values())
     # Sequences may differ: a side is slow if it is so by the pass and by the token.
     per_token = {name: look / points[name].tokens for name, look in looks.items()}
@@ -142,13 +143,16 @@ def measure_group(
             )
             _describe(left.side, once, store)
     say(f"timing {group.name}: {len(taken)} sides")
+    began = time.perf_counter()
     stopped = _sample(group, taken, points, store, rounds)
+    spent_s = time.perf_counter() - began
     for name, kept in taken.items():
         rounds_, samples = tuple(kept.rounds), tuple(kept.samples_ns)
         measured = known(
             points[name], "measured", rounds=rounds_, samples_ns=samples, stopped=stopped
         )
         _describe(kept.side, measured, store)
+    return spent_s
 
 
 def hopeless_at(point: Point, store: PointStore) -> str | None:
@@ -202,7 +206,9 @@ def _sample(
 
     while taken:
         left = max(rounds.least, rounds.most - done)
-        rule = StopRule(min(rounds.least, left), left, rounds.seconds, rounds.precision)
+        rule = StopRule(
+            min(rounds.least, left), left, rounds.seconds, rounds.precision, rounds.relative
+        )
         if group.in_turn:
             rule = replace(rule, relative_precision=0.0)
         try:

@@ -25,13 +25,15 @@ DTYPES = ("float32", "bfloat16")
 class Rounds:
     """How often a group is sampled. `seconds` never cuts below `least` rounds.
 
-    `precision`: half width of the interval of log(ratio) at which a side is known well enough.
+    `precision`: half width of the interval of log(ratio) at which a side is known well enough;
+    `relative`: the same as a part of log(ratio) itself, where that is more.
     """
 
     least: int = 10
     most: int = 40
     seconds: float = 6.0
     precision: float = 0.015
+    relative: float = 0.05
 
 
 @dataclass(frozen=True)

@@ -49,6 +49,7 @@ class Session:
         self.task, self.plan, self.device = task, plan, torch.device(device)
         self.checkpoint = Path(checkpoint) if checkpoint else None
         self.progress: Callable[[str], object] = lambda text: None
+        self.began = time.perf_counter()
 
     def needs_bytes(self) -> int:
         return 1 << 30
@@ -59,9 +60,10 @@ class Session:
         return facts_of(config, self.plan)
 
     def say(self, text: str) -> None:
-        """To whoever waits, and into the variant's log."""
+        """To whoever waits, and into the variant's log, which also says when."""
         self.progress(text)
-        print(text, file=sys.stderr, flush=True)
+        elapsed_s = time.perf_counter() - self.began
+        print(f"{elapsed_s:6.1f} s  {text}", file=sys.stderr, flush=True)
 
     def profile(self, folder: Path) -> Mapping[str, Any]:
         """Measure into `folder`; what stands in it already is kept and not measured again."""

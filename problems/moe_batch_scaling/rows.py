@@ -1,8 +1,9 @@
 """What does a product with a few rows cost, as it is written and turned, weights from memory?
 
 The reason behind the default's rule and behind a kink in the decode curve: `x @ weight.T` with two
-or three rows reads the matrix once per row (`common/workloads/few_rows.py`). The model's own
-matrices, each pass another one of its kind, so that none is found in a cache.
+or three rows reads the matrix once per row, and with more it is shared badly among threads
+(`common/workloads/few_rows.py`; turned, x is padded to the rows that are best there). The model's
+own matrices, each pass another one of its kind, so that none is found in a cache.
 """
 
 from __future__ import annotations
@@ -18,13 +19,20 @@ from common.report.tables import Table, significant
 from common.timing.clocks import CpuClock
 from common.timing.sampling import StopRule, comparisons, interleave
 from common.timing.statistics import summarise
-from common.workloads.few_rows import times_turned, turned
+from common.workloads.few_rows import (
+    FEW_OF_TALL,
+    expert_turned_rows,
+    padded_rows,
+    times_turned,
+    turned_rows,
+)
 from common.workloads.moe import MoeBlock, SimpleMoETransformer
 from common.workloads.moe_weights import moe_blocks
 
-ROWS = (1, 2, 3, 4, 5, 6, 8)
+ROWS = (1, 2, 3, 4, 5, 6, 8, 16, 32, 64)
 RULE = StopRule(20, 20, 10.0)
 COPIED_BYTES = 128 << 20  # several times a last-level cache
+HEAD = "output head"
 PLAIN, TURNED = "x @ weight.T", "weight @ x.T"
 
 
@@ -32,7 +40,7 @@ def matrices(model: SimpleMoETransformer) -> dict[str, Sequence[Tensor]]:
     """Name -> matrices of one kind: the output head (copies of it) and the experts' two."""
     head = model.lm_head.weight
     copies = max(2, min(16, COPIED_BYTES // head.nbytes))
-    found: dict[str, Sequence[Tensor]] = {"output head": [head.clone() for _ in range(copies)]}
+    found: dict[str, Sequence[Tensor]] = {HEAD: [head.clone() for _ in range(copies)]}
     block = next((b.mlp for b in moe_blocks(model) if isinstance(b.mlp, MoeBlock)), None)
     if block is not None:
         found["gate and up"] = block.experts.gate_up_proj.unbind()
@@ -61,7 +69,7 @@ def rows_results(model: SimpleMoETransformer, results: Results, origin: str) -> 
                 (
                     f"{name}, {shape[0]:,} × {shape[1]:,}", str(count),
                     *(significant(ms) for ms in medians), f"{found.ratio:.2f}{within}",
-                    "turned" if turned(count, kind[0]) else "as written",
+                    way_of(count, kind[0], name != HEAD),
                 )
             )  # fmt: skip
         ratio = plain_ms[name, 3] / plain_ms[name, 4]
@@ -76,7 +84,17 @@ def _sides(x: Tensor, kind: Sequence[Tensor]) -> Mapping[str, Callable[[], Mappi
     def timed(compute: Callable[[Tensor, Tensor], Tensor]) -> Callable[[], Mapping[str, int]]:
         return lambda: _once(clock, order, x, compute)
 
-    return {PLAIN: timed(lambda x, w: torch.mm(x, w.t())), TURNED: timed(times_turned)}
+    padded = padded_rows(x.shape[0]) if x.shape[0] > FEW_OF_TALL else 0
+    return {
+        PLAIN: timed(lambda x, w: torch.mm(x, w.t())),
+        TURNED: timed(lambda x, w: times_turned(x, w, padded)),
+    }
+
+
+def way_of(rows: int, weight: Tensor, of_expert: bool) -> str:
+    """What our model does with such a product."""
+    turned = turned_rows(rows, weight) or (of_expert and expert_turned_rows(rows, weight))
+    return "turned" if turned else "as written"
 
 
 def _once(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -10,13 +12,22 @@ from common.workloads.few_rows import (
     FEW,
     FEW_OF_TALL,
     FewRowsLinear,
+    expert_turned_rows,
+    padded_rows,
     product,
     product_into,
     times_turned,
-    turned,
+    turned_rows,
 )
 
 TALL, WIDE = (640, 256), (256, 640)
+
+
+@pytest.fixture
+def threads() -> Iterator[Callable[[int], None]]:
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
 
 
 def drawn(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -25,7 +36,7 @@ def drawn(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
 
 
 @pytest.mark.parametrize("shape", [TALL, WIDE])
-@pytest.mark.parametrize("rows", range(1, 9))
+@pytest.mark.parametrize("rows", [*range(1, 9), 15, 16, 17, 96, 97])
 def test_every_form_is_the_product_of_float64(rows: int, shape: tuple[int, int]) -> None:
     x, weight = drawn(rows, shape[1]), drawn(*shape)
     expected = x.double() @ weight.double().T
@@ -49,20 +60,46 @@ def test_a_linear_takes_any_leading_shape() -> None:
     assert torch.equal(with_bias(x), plain(x, with_bias.weight, with_bias.bias))
 
 
-def test_it_is_turned_for_few_rows_of_large_float32_matrices_alone() -> None:
+def test_it_is_turned_for_few_rows_of_large_float32_matrices_alone(
+    threads: Callable[[int], None],
+) -> None:
     tall, wide = drawn(*TALL), drawn(*WIDE)
-    assert [rows for rows in range(10) if turned(rows, tall)] == list(range(1, FEW_OF_TALL + 1))
-    assert [rows for rows in range(2, 10) if turned(rows, wide)] == list(range(2, FEW + 1))
-    assert not turned(2, tall.bfloat16()), "measured for float32 only"
-    assert not turned(2, tall[:64]), "a small matrix lies in a cache"
-    assert not turned(2, tall.to("meta")), "a GPU has kernels of its own"
+    threads(2)
+    given = {rows: turned_rows(rows, tall) for rows in range(10)}
+    assert given == {0: 0, 1: 2, **{n: n for n in range(2, FEW_OF_TALL + 1)}, 7: 0, 8: 0, 9: 0}
+    assert [rows for rows in range(10) if turned_rows(rows, wide)] == list(range(2, FEW + 1))
+    assert not turned_rows(2, tall.bfloat16()), "measured for float32 only"
+    assert not turned_rows(2, tall[:64]), "a small matrix lies in a cache"
+    assert not turned_rows(2, tall.to("meta")), "a GPU has kernels of its own"
+
+
+def test_several_threads_share_a_large_matrix_by_its_own_rows(
+    threads: Callable[[int], None],
+) -> None:
+    large, wide = torch.zeros(2048, 512), torch.zeros(512, 2048)
+    threads(2)
+    assert [turned_rows(n, large) for n in (6, 7, 16, 17, 96, 97)] == [6, 16, 16, 24, 96, 0]
+    assert not turned_rows(16, wide), "turning its result back was not measured to pay"
+    stack = torch.zeros(3, 640, 256)
+    assert [expert_turned_rows(n, stack) for n in (6, 7, 40, 192, 193)] == [0, 16, 40, 192, 0]
+    assert not expert_turned_rows(16, stack.bfloat16()) and not expert_turned_rows(
+        16, stack[:, :64]
+    )
+    threads(1)
+    assert [turned_rows(n, large) for n in (6, 7, 16)] == [6, 0, 0]
+    assert not expert_turned_rows(16, stack)
+
+
+def test_rows_are_padded_to_what_the_kernel_takes() -> None:
+    assert [padded_rows(n) for n in (1, 8, 16, 17, 24, 25)] == [16, 16, 16, 24, 24, 32]
 
 
 def test_a_quantised_weight_keeps_its_own_product() -> None:
     class Stored(torch.Tensor):
         pass
 
-    assert not turned(2, drawn(*TALL).as_subclass(Stored))
+    assert not turned_rows(2, drawn(*TALL).as_subclass(Stored))
+    assert not expert_turned_rows(16, drawn(2, *TALL).as_subclass(Stored))
 
 
 def test_a_row_does_not_depend_on_its_neighbours_but_for_rounding() -> None:

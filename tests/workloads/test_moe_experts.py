@@ -11,7 +11,13 @@ from torch import Tensor, nn
 from common.errors import CheckFailed, UsageError
 from common.workloads.moe import MoeBlock, SimpleMoETransformer
 from common.workloads.moe_config import CONFIGS, MoeConfig
-from common.workloads.moe_experts import BACKENDS, Backend, Experts, choose_backend
+from common.workloads.moe_experts import (
+    BACKENDS,
+    Backend,
+    Experts,
+    choose_backend,
+    through_sorted,
+)
 from common.workloads.moe_quantised import (
     QuantisedExperts,
     check_experts_shrank,
@@ -70,6 +76,41 @@ def test_every_backend_computes_what_is_computed_by_hand(
     expected = by_hand(made, x, picks)
     error = (made(x, picks, backend).double() - expected).norm() / expected.norm()
     assert error.item() < 1e-6
+
+
+LOADS = (3, 0, 7, 16, 1, 40, 200, 0, 2, 6, 193, 192)  # turned, as written, together and alone
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("gathers", [True, False])
+def test_every_number_of_rows_goes_through_its_own_expert(threads: int, gathers: bool) -> None:
+    """Of experts that are large enough for their products to be turned; one row is no number."""
+    made = experts(len(LOADS), 128, 256)
+    x = torch.randn(sum(LOADS), 128, generator=torch.Generator().manual_seed(3))
+    bad = LOADS[0] + 2  # the third row of the first expert with seven, before the padded ones
+    x[bad] = torch.nan
+    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(4))
+    given = torch.empty_like(x).index_copy_(0, order, x) if gathers else x
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        turned = sum(made.turned_rows(load) > 0 for load in LOADS)
+        assert turned == (4 if threads == 2 else 0), "7, 16, 40 and 192 rows"
+        got = through_sorted(made, given, list(LOADS), order if gathers else None)
+    finally:
+        torch.set_num_threads(before)
+    assert got[bad].isnan().all(), "a row is its own"
+    got[bad] = 0.0
+    start = 0
+    for index, load in enumerate(LOADS):
+        gate, up = (x[start : start + load].double() @ made.gate_up_proj[index].double().T).chunk(
+            2, -1
+        )
+        expected = (nn.functional.silu(gate) * up) @ made.down_proj[index].double().T
+        expected = expected.nan_to_num(0.0)
+        error = (got[start : start + load].double() - expected).norm() / (expected.norm() + 1e-30)
+        assert error.item() < 1e-6, (index, load)
+        start += load
 
 
 @pytest.mark.parametrize("backend", FAST)
