@@ -189,8 +189,11 @@ def crossed(plan: Plan, base: Point) -> list[Point]:
 
 
 def side_groups(plan: Plan, config: MoeConfig, sides: Sequence[str]) -> Iterator[Group]:
-    """Every batch in both phases, all sides beside each other; the first side is the baseline."""
-    for phase in PHASES:
+    """Every batch in both phases, all sides beside each other; the first side is the baseline.
+
+    Decode first: a step is short, and the time that it leaves goes to the prefills.
+    """
+    for phase in reversed(PHASES):
         for batch in plan.batches:
             base = base_point(plan, config, phase, batch)
             yield Group(f"{phase}-b{batch}", tuple(replace(base, side=side) for side in sides))
