@@ -75,7 +75,8 @@ def measure_all(
 ) -> None:  # fmt: skip
     """The timing pass: nothing is profiled in it.
 
-    What backends leave of their time goes to the batches after them, which take longer a round.
+    Half of what backends leave of their time goes to the batch after them, which takes longer a
+    round; half, so that one side that does not settle does not take it all.
     """
     left_s = 0.0
     for number, group in enumerate(groups, 1):
@@ -85,12 +86,12 @@ def measure_all(
 
         chosen = plan.turn_rounds if group.in_turn else plan.side_rounds if sides else plan.rounds
         rounds = chosen or plan.rounds
-        own_s = rounds.seconds + left_s
+        own_s = rounds.seconds + left_s / 2
         without = same_as_auto(group, opener) if sides else {}
         spent_s = measure_group(
             group, opener, store, replace(rounds, seconds=own_s), say_where, slow, without
         )
-        left_s = max(0.0, own_s - spent_s) if sides else 0.0
+        left_s = max(0.0, rounds.seconds + left_s - spent_s) if sides else 0.0
 
 
 def same_as_auto(group: Group, opener: Opener) -> dict[str, str]:
