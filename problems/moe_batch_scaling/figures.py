@@ -43,13 +43,14 @@ def read_run(folder: Path, variant: str = "sweep") -> Reading:
 
 
 def figures(problem: Problem) -> dict[str, str]:
-    """Name of the file -> SVG, of every chart of the evidence that holds a sweep."""
+    """Name of the file -> SVG, of every chart of the evidence that the worklog takes from it."""
     found: dict[str, str] = {}
-    for key in ("cpu", "exercise"):
+    for key, variant, results in (
+        ("cpu", "sweep", sweep_results),
+        ("precise", "backends", sides_results),
+        ("exercise", "sweep", sweep_results),
+    ):
         if key in problem.evidence:
-            folder = problem.folder / problem.evidence[key]
-            charts = dict(sweep_results(read_run(folder)).charts)
-            if (folder / "traces" / "backends" / "points.jsonl").exists():
-                charts |= sides_results(read_run(folder, "backends")).charts
+            charts = results(read_run(problem.folder / problem.evidence[key], variant)).charts
             found |= {f"{key}-{name}.svg": text for name, text in charts.items()}
     return found

@@ -2,11 +2,12 @@
 
     .venv/bin/python problems/moe_batch_scaling/record.py
 
-On a quiet machine, about ten minutes on two cores. Takes the preset cpu with all its variants, and
-the exercise's with the sweep, the cost of profiling and the comparison with Qwen3-MoE; copies each
-run into `recorded/`, names it in problem.toml's [evidence], and renders. What was recorded before
-by the same key is replaced. With names of runs (cpu, exercise): only those. A folder of a run that
-was made already is taken by `record.py cpu=FOLDER`.
+On a quiet machine, about half an hour on two cores. Takes the preset cpu with all its variants, the
+comparison of backends once more until it is precise, and the exercise's sweep with the cost of
+profiling and the comparison with Qwen3-MoE; copies each run into `recorded/`, names it in
+problem.toml's [evidence], and renders. What was recorded before by the same key is replaced. With
+names of runs (cpu, precise, exercise): only those. A folder of a run that was made already is taken
+by `record.py cpu=FOLDER`. Hugging Face's sides need `./run.sh setup --dev`.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ NAME = HERE.name
 # key of [evidence] -> the arguments of its run
 RUNS = {
     "cpu": ["--preset", "cpu"],
+    "precise": ["--preset", "cpu-precise", "--variant", "backends"],
     "exercise": ["--preset", "exercise", "--variant", "profiling-cost",
                  "--variant", "backends-qwen3"],
 }  # fmt: skip
