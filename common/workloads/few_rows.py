@@ -36,8 +36,9 @@ both products of an expert stay turned from end to end):
      256           1.12            0.97          1.08                0.94                   0.88
 
 How much it is depends on the hour of this shared machine: two hours later, with products a third
-faster, it was 0.84 to 0.96 for the expert of 512, 1,024, and 0.96 of a whole pass. On one thread it
-gains nothing (1.0 to 1.7 times as long), so there it is not taken.
+faster, it was 0.84 to 0.96 for the expert of 512, 1,024, and 0.96 of a whole pass. Experts of 2.4 MB
+lost more by being taken one by one than they gained (1.1 times as long in a whole pass), so smaller
+ones are not turned. On one thread it gains nothing (1.0 to 1.7 times as long): not there either.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ FEW, FEW_OF_TALL = 3, 6
 LEAST_WEIGHTS = 1 << 16  # below, the matrix lies in a core's own cache, and calls cost more
 KERNEL_ROWS, LEAST_PADDED = 8, 16
 PADDED_TO, EXPERT_PADDED_TO = 96, 192  # rows up to which sharing by the weight's rows is better
-LEAST_SHARED_WEIGHTS = 1 << 20  # below, turning the result back costs what is gained
+LEAST_SHARED_WEIGHTS = 1 << 20  # below, what is done around the products costs what is gained
 
 
 def padded_rows(rows: int) -> int:
@@ -87,7 +88,7 @@ def expert_turned_rows(rows: int, gate_up: Tensor) -> int:
         return 0
     if not has_plain_products(gate_up):
         return 0
-    large = gate_up.shape[-2] * gate_up.shape[-1] >= LEAST_WEIGHTS
+    large = gate_up.shape[-2] * gate_up.shape[-1] >= LEAST_SHARED_WEIGHTS
     return padded_rows(rows) if large else 0
 
 

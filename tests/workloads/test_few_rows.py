@@ -80,7 +80,7 @@ def test_several_threads_share_a_large_matrix_by_its_own_rows(
     threads(2)
     assert [turned_rows(n, large) for n in (6, 7, 16, 17, 96, 97)] == [6, 16, 16, 24, 96, 0]
     assert not turned_rows(16, wide), "turning its result back was not measured to pay"
-    stack = torch.zeros(3, 640, 256)
+    stack = torch.zeros(3, 2048, 512)
     assert [expert_turned_rows(n, stack) for n in (6, 7, 40, 192, 193)] == [0, 16, 40, 192, 0]
     assert not expert_turned_rows(16, stack.bfloat16()) and not expert_turned_rows(
         16, stack[:, :64]
@@ -99,7 +99,7 @@ def test_a_quantised_weight_keeps_its_own_product() -> None:
         pass
 
     assert not turned_rows(2, drawn(*TALL).as_subclass(Stored))
-    assert not expert_turned_rows(16, drawn(2, *TALL).as_subclass(Stored))
+    assert not expert_turned_rows(16, torch.zeros(2, 2048, 512).as_subclass(Stored))
 
 
 def test_a_row_does_not_depend_on_its_neighbours_but_for_rounding() -> None:

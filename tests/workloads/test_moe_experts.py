@@ -85,8 +85,8 @@ LOADS = (3, 0, 7, 16, 1, 40, 200, 0, 2, 6, 193, 192)  # turned, as written, toge
 @pytest.mark.parametrize("gathers", [True, False])
 def test_every_number_of_rows_goes_through_its_own_expert(threads: int, gathers: bool) -> None:
     """Of experts that are large enough for their products to be turned; one row is no number."""
-    made = experts(len(LOADS), 128, 256)
-    x = torch.randn(sum(LOADS), 128, generator=torch.Generator().manual_seed(3))
+    made = experts(len(LOADS), 512, 1024)
+    x = torch.randn(sum(LOADS), 512, generator=torch.Generator().manual_seed(3))
     bad = LOADS[0] + 2  # the third row of the first expert with seven, before the padded ones
     x[bad] = torch.nan
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(4))
