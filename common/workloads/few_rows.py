@@ -36,9 +36,9 @@ both products of an expert stay turned from end to end):
      256           1.12            0.97          1.08                0.94                   0.88
 
 How much it is depends on the hour of this shared machine: two hours later, with products a third
-faster, it was 0.84 to 0.96 for the expert of 512, 1,024, and 0.96 of a whole pass. Experts of 2.4 MB
-lost more by being taken one by one than they gained (1.1 times as long in a whole pass), so smaller
-ones are not turned. On one thread it gains nothing (1.0 to 1.7 times as long): not there either.
+faster, it was 0.84 to 0.96 for the expert of 512, 1,024, and 0.96 of a whole pass. Experts of 2.4
+MB lost as much by being taken one by one as they gained, so smaller ones are not turned. On one
+thread it gains nothing (1.0 to 1.7 times as long): not there either.
 """
 
 from __future__ import annotations
