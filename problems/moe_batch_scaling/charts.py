@@ -7,6 +7,7 @@ legend entry switches its curve (`common/report/html_charts.py`).
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from common.report.tables import escape_html, significant
 
 WIDTH, HEIGHT = 640, 400
 LEFT, RIGHT, TOP, BOTTOM = 66, 14, 34, 46
+LEGEND_STEP = 14
 # Distinguishable in grey and for the colour-blind (Okabe and Ito).
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#555555", "#000000")
 
@@ -76,7 +78,7 @@ class Chart:
         for mark in self.marks:
             x, _ = at(mark.x, up.low)
             parts.append(_line(x, TOP, x, HEIGHT - BOTTOM, "#888888", "4 3"))
-            foot, turn = HEIGHT - BOTTOM - 6, x - 3  # at the bottom: the legend is at the top
+            foot, turn = HEIGHT - BOTTOM - 6, x - 3
             parts.append(
                 f'<text x="{turn:.1f}" y="{foot}" font-size="10" fill="#555555" '
                 f'transform="rotate(-90 {turn:.1f} {foot})">{escape_html(mark.words)}</text>'
@@ -84,7 +86,7 @@ class Chart:
         for number, each in enumerate(series):
             curve = _curve(each, COLOURS[number % len(COLOURS)], at)
             parts.append(f'<g data-series="{number}">{curve}</g>')
-        parts.append(_legend(series))
+        parts.append(_legend(series, at))
         return _frame(self.title, "".join(parts), self.foot)
 
 
@@ -163,19 +165,44 @@ def _curve(series: Series, colour: str, at: Callable[[float, float], tuple[float
     return "".join(parts)
 
 
-def _legend(series: Sequence[Series]) -> str:
-    parts, x, y = [], float(LEFT + 8), float(TOP + 12)
-    for number, each in enumerate(series):
+def _legend(series: Sequence[Series], at: Callable[[float, float], tuple[float, float]]) -> str:
+    """The names of the curves that have points, in the corner where they hide least."""
+    drawn = [(number, each) for number, each in enumerate(series) if each.x]
+    wide = 30 + 6.2 * max(len(each.name) for _, each in drawn)
+    high = LEGEND_STEP * len(drawn)
+    points = [place for _, each in drawn for place in _along(each, at)]
+    lefts, tops = (LEFT + 8, WIDTH - RIGHT - wide), (TOP + 2, HEIGHT - BOTTOM - high - 6)
+    corners = [(float(x), float(y)) for y in tops for x in lefts]
+
+    def hidden(corner: tuple[float, float]) -> int:
+        x, y = corner
+        return sum(x - 4 <= a <= x + wide + 4 and y - 4 <= b <= y + high + 4 for a, b in points)
+
+    x, y = min(corners, key=hidden)  # of equals the first: top left
+    parts = []
+    for number, each in drawn:
         colour = COLOURS[number % len(COLOURS)]
         dash = "5 4" if each.dashed else ""
+        y += LEGEND_STEP
         if each.line:
-            sample = _line(x, y - 4, x + 18, y - 4, colour, dash, 2)
+            sample = _line(x, y - 8, x + 18, y - 8, colour, dash, 2)
         else:
-            sample = f'<circle cx="{x + 9:.1f}" cy="{y - 4:.1f}" r="3.4" fill="{colour}"/>'
-        words = _text(x + 23, y, each.name, "start")
+            sample = f'<circle cx="{x + 9:.1f}" cy="{y - 8:.1f}" r="3.4" fill="{colour}"/>'
+        words = _text(x + 23, y - 4, each.name, "start")
         parts.append(f'<g data-legend="{number}">{sample}{words}</g>')
-        y += 14
     return "".join(parts)
+
+
+def _along(
+    series: Series, at: Callable[[float, float], tuple[float, float]]
+) -> list[tuple[float, float]]:
+    """Places on the curve: its points, and some between where a line joins them."""
+    places = [at(x, y) for x, y in zip(series.x, series.y, strict=True)]
+    found = list(places)
+    if series.line:
+        for (ax, ay), (bx, by) in itertools.pairwise(places):
+            found += [(ax + (bx - ax) * n / 8, ay + (by - ay) * n / 8) for n in range(1, 8)]
+    return found
 
 
 def _line(
