@@ -37,12 +37,14 @@ _LENGTH_BYTES = {-2: 1, -3: 4, -4: 4, -5: 8}
 _UP_TO_NEWLINE = -1
 # Runs of instructions that need no look: one match instead of a turn of the loop each, which makes
 # the scan about ten times as fast. First a whole list of known frames, the most of a snapshot; two
-# numbers and \x86 are a pool id; the last are short texts, which events carry.
+# numbers and \x86 are a pool id; the last are short texts, which events carry. No quantifier is
+# possessive: before Python 3.11.5 such a match could end within an argument. Each has a limit
+# instead, for the memory that a greedy match takes for each turn.
 _SHORT_TEXTS = b"|".join(rb"\x%02x.{%d}" % (size, size) for size in range(24))
 _HARMLESS_RUN = re.compile(
-    rb"(?s:\]\x94\((?:j....|h.)*+e|[\x94(}\]ueaNs\x88\x89)0]|h.|j...."
+    rb"(?s:\]\x94\((?:j....|h.){0,4096}e|[\x94(}\]ueaNs\x88\x89)0]|h.|j...."
     rb"|(?:K.|M..|J....){2}\x86|K.|M..|J....|G.{8}|q.|\x8a(?:\x05.{5}|\x06.{6}|\x07.{7}|\x04.{4}"
-    rb"|\x08.{8})|\x95.{8}|\x8c(?:" + _SHORT_TEXTS + rb"))*+"
+    rb"|\x08.{8})|\x95.{8}|\x8c(?:" + _SHORT_TEXTS + rb")){0,4096}"
 )
 
 
