@@ -20,11 +20,11 @@ a twin is worth it only where there are many rows to share (on two threads 0.61,
 as long for the three shapes; measured-cpu, table `few-rows` of the recorded run).
 
 On two threads there is a second reason: as it is written, the product of four rows and more gains
-little by the second thread (512 x 1,024, 16 rows: 419 us on one thread, 422 on two); turned, nearly
-half. With x padded to a multiple of 8 rows, and to 16 at least (the width of its kernel: 15 rows
-take twice as long as 16), the turned product takes, as parts of the time of `x @ weight.T` on two
-threads (measured-cpu, as above; with the result turned back, but for the last two columns: there
-both products of an expert stay turned from end to end):
+little by the second thread (512 x 1,024, 16 rows: 419 us on one thread, 422 on two); turned, a
+third (435 and 281). With x padded to a multiple of 8 rows, and to 16 at least (the width of its
+kernel: 15 rows take twice as long as 16), the turned product takes, as parts of the time of
+`x @ weight.T` on two threads (measured-cpu, as above; with the result turned back, but for the last
+two columns: there both products of an expert stay turned from end to end):
 
     rows   10,000 x 512   4,096 x 4,096   2,048 x 512   expert 512, 1,024   expert 4,096, 14,336
        7           0.69            0.75          0.67                0.70                   0.74

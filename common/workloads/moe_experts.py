@@ -192,9 +192,8 @@ def through_sorted(
     turned = [experts.turned_rows(load) for load in loads]
     blocks = _blocks(loads, turned, experts.rows_together(row_bytes))
     most = max((max(block.rows, block.turned) for block in blocks), default=0)
-    gathered = x.new_zeros(
-        most, x.shape[1]
-    )  # what pads is finite: zeros, or rows of a block before
+    # Zeros: what pads an expert's rows must be finite, as are the results before it.
+    gathered = x.new_zeros(most if at is not None or any(turned) else 0, x.shape[1])
     wide, narrow = x.new_empty(most, 2 * experts.width), x.new_empty(most, experts.width)
     start = 0
     for block in blocks:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,10 @@ import torch
 from common.report.results import Results
 from common.workloads.expert_launch import ParallelResult, RankFailure, RankReport
 from problems.moe_batch_scaling import ranks as ranks_module
+from problems.moe_batch_scaling import tasks as tasks_module
 from problems.moe_batch_scaling.models import Models, choose_config
-from problems.moe_batch_scaling.plan import Plan, Rounds
+from problems.moe_batch_scaling.plan import Plan, Rounds, side_groups
+from problems.moe_batch_scaling.points import PointStore
 from problems.moe_batch_scaling.pr_moe import PR_MOE, STANDARD_TWO, pr_moe_results, three_models
 from problems.moe_batch_scaling.profiling_cost import Cost, cost_results, measure_costs
 from problems.moe_batch_scaling.ranks import (
@@ -88,6 +91,26 @@ def test_parts_of_a_rank_add_up_and_communication_is_named() -> None:
     rows = [row for row in breakdown_rows(result, 2) if row[1] == "0"]
     assert [row[3] for row in rows] == ["dispatch_comm", "experts", "everything else"]
     assert sum(float(row[4]) for row in rows) == pytest.approx(100)
+
+
+@pytest.mark.parametrize(("sides", "given"), [(True, [4.0, 5.5, 7.0]), (False, [4.0, 4.0, 4.0])])
+def test_half_of_what_a_batch_of_backends_leaves_goes_to_the_next(
+    sides: bool, given: list[float], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    plan = replace(PLAN, batches=(1, 2, 4), rounds=Rounds(6, 6, 4.0))
+    allowed: list[float] = []
+
+    def one_second(group: object, opener: object, store: object, rounds: Rounds, *rest: object):  # type: ignore[no-untyped-def]
+        allowed.append(rounds.seconds)
+        return 1.0
+
+    monkeypatch.setattr(tasks_module, "measure_group", one_second)
+    models = Models(choose_config(plan, CPU), torch.float32, CPU, None)
+    groups = list(side_groups(plan, models.config, ("auto", "loop")))[:3]
+    assert {group.phase for group in groups} == {"decode"}, "what is short comes first"
+    store = PointStore(tmp_path)
+    tasks_module.measure_all(groups, Opener(models), store, plan, silent, 3.0, sides=sides)
+    assert allowed == given
 
 
 def test_the_cost_of_profiling_is_measured_for_every_batch_and_round() -> None:
