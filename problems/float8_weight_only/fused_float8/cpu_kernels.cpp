@@ -25,6 +25,7 @@
 namespace {
 
 constexpr int64_t AHEAD_BYTES = 32 << 10;  // at least, of weights that are computed with
+constexpr int64_t NEAR_BYTES = 256;          // and again, of rows that run side by side
 constexpr int READ_AHEAD_BYTES = 4096;      // of those that are only read
 constexpr int64_t BYTES_PER_TASK = 64 << 10;
 
