@@ -36,6 +36,47 @@ TARGET static inline __attribute__((always_inline)) void decode(
   out[3] = V::as_floats(V::both(odd, mask));
 }
 
+// The order in which decoded vectors meet the activations: of every four neighbouring columns each
+// goes into a vector of its own. `from` is bfloat16, `count` a multiple of 64.
+TARGET static void float8_order(const uint16_t* from, int64_t count, float factor, float* to) {
+  constexpr int LANES = V::BYTES / 4;
+  for (int64_t k = 0; k < count; k += V::BYTES) {
+    uint32_t pairs[2 * LANES], bits[4 * LANES];
+    float ordered[4 * LANES];
+    std::memcpy(pairs, from + k, sizeof pairs);
+    for (int i = 0; i < LANES; i++) {
+      bits[i] = pairs[2 * i] << 16;
+      bits[LANES + i] = pairs[2 * i + 1] << 16;
+      bits[2 * LANES + i] = pairs[2 * i] & 0xFFFF0000u;
+      bits[3 * LANES + i] = pairs[2 * i + 1] & 0xFFFF0000u;
+    }
+    std::memcpy(ordered, bits, sizeof bits);
+    for (int i = 0; i < 4 * LANES; i++) to[k + i] = ordered[i] * factor;
+  }
+}
+
+// The same for bfloat16 weights, of which each vector's even columns come before its odd ones.
+TARGET static void bf16_order(const uint16_t* from, int64_t count, float* to) {
+  for (int64_t k = 0; k < count; k += V::BYTES / 2) {
+    const typename V::I raw = V::load(from + k);
+    const typename V::F halves[2] = {V::low_halves(raw), V::high_halves(raw)};
+    std::memcpy(to + k, halves, sizeof halves);
+  }
+}
+
+// The largest finite magnitude of bfloat16 numbers (a multiple of 32 of them), as its bits: they
+// compare like the magnitudes. In lanes, or the compiler goes through them one by one.
+TARGET static int largest_finite(const uint16_t* from, int64_t count) {
+  int16_t most[32] = {};
+  for (int64_t k = 0; k < count; k += 32)
+    for (int i = 0; i < 32; i++) {
+      const int16_t magnitude = int16_t(from[k + i] & 0x7FFF);
+      const int16_t finite = magnitude < 0x7F80 ? magnitude : int16_t(0);
+      most[i] = finite > most[i] ? finite : most[i];
+    }
+  return *std::max_element(most, most + 32);
+}
+
 // sums[r][m] = dot(codes of row r, activations of row m): ROWS weight rows, M activation rows.
 // `columns` is a multiple of 64; `stride` is bytes between weight rows, `x_stride` floats.
 template <int SHIFT, int ROWS, int M>

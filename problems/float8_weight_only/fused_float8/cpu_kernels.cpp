@@ -59,27 +59,6 @@ void store(const Float8Job& job, int64_t m, int64_t n, float sum) {
   job.y[m * job.rows + n] = to_bf16(float(sum * job.back[m] * scale));
 }
 
-// The order in which vectors of `bytes` bytes meet the activations: of every four neighbouring
-// columns (float8) or two (bfloat16) each goes into a vector of its own.
-void float8_order(const float* from, int64_t padded, int bytes, float* to) {
-  const int lanes = bytes / 4;
-  for (int64_t k = 0; k < padded; k += bytes)
-    for (int i = 0; i < lanes; i++) {
-      to[k + i] = from[k + 4 * i];
-      to[k + lanes + i] = from[k + 4 * i + 2];
-      to[k + 2 * lanes + i] = from[k + 4 * i + 1];
-      to[k + 3 * lanes + i] = from[k + 4 * i + 3];
-    }
-}
-void bf16_order(const float* from, int64_t padded, int bytes, float* to) {
-  const int lanes = bytes / 4;
-  for (int64_t k = 0; k < padded; k += 2 * lanes)
-    for (int i = 0; i < lanes; i++) {
-      to[k + i] = from[k + 2 * i];
-      to[k + lanes + i] = from[k + 2 * i + 1];
-    }
-}
-
 #if defined(__x86_64__)
 namespace avx2 {
 using V = Avx2;
@@ -142,6 +121,10 @@ void bf16_gemv(
   }
 }
 
+void bf16_order(const uint16_t* from, int64_t count, float* to) {
+  for (int64_t k = 0; k < count; k++) to[k] = from_bf16(from[k]);
+}
+
 int64_t read_only(const uint8_t* from, int64_t bytes, bool) {
   int64_t all = 0, one;
   for (int64_t k = 0; k < bytes; k += 8) {
@@ -159,15 +142,22 @@ struct Kernels {
   void (*float8_linear)(const Float8Job&, int64_t, int64_t);
   void (*bf16_gemv)(const uint16_t*, int64_t, const float*, uint16_t*, int64_t, int64_t);
   int64_t (*read_only)(const uint8_t*, int64_t, bool);
+  int (*largest_finite)(const uint16_t*, int64_t);
+  void (*float8_order)(const uint16_t*, int64_t, float, float*);
+  void (*bf16_order)(const uint16_t*, int64_t, float*);
 };
 
-const Kernels PORTABLE = {"portable", 0, portable::float8_linear, portable::bf16_gemv, portable::read_only};
+const Kernels PORTABLE = {
+    "portable", 0, portable::float8_linear, portable::bf16_gemv, portable::read_only,
+    nullptr, nullptr, portable::bf16_order};
 #if defined(__x86_64__)
-const Kernels AVX2 = {"avx2", 32, avx2::float8_linear, avx2::bf16_gemv, avx2::read_only};
-const Kernels AVX512 = {"avx512", 64, avx512::float8_linear, avx512::bf16_gemv, avx512::read_only};
-const Kernels EMULATED = {
-    "avx512-emulated", 64, avx512_emulated::float8_linear, avx512_emulated::bf16_gemv,
-    avx512_emulated::read_only};
+#define KERNELS_OF(isa)                                                            \
+  isa::float8_linear, isa::bf16_gemv, isa::read_only, isa::largest_finite, isa::float8_order, \
+      isa::bf16_order
+const Kernels AVX2 = {"avx2", 32, KERNELS_OF(avx2)};
+const Kernels AVX512 = {"avx512", 64, KERNELS_OF(avx512)};
+const Kernels EMULATED = {"avx512-emulated", 64, KERNELS_OF(avx512_emulated)};
+#undef KERNELS_OF
 #endif
 
 std::vector<const Kernels*> usable() {  // the best first
@@ -215,45 +205,46 @@ class ExactSubnormals {
 #endif
 };
 
-// Zeros that begin with a cache line: each load of activations that crosses a line is two.
-class AlignedFloats {
- public:
-  explicit AlignedFloats(int64_t count) : held_(count + 15, 0.0f) {}
-  float* data() {
-    const auto address = reinterpret_cast<uintptr_t>(held_.data());
-    return held_.data() + ((64 - address % 64) % 64) / sizeof(float);
-  }
+// Begins with a cache line: each load of activations that crosses a line is two.
+float* aligned(std::vector<float>& held, int64_t count) {
+  if (int64_t(held.size()) < count + 15) held.resize(count + 15);
+  const auto address = reinterpret_cast<uintptr_t>(held.data());
+  return held.data() + ((64 - address % 64) % 64) / sizeof(float);
+}
 
- private:
-  std::vector<float> held_;
-};
+// The row itself, or a copy with zeros up to `padded` columns.
+const uint16_t* padded_row(
+    const uint16_t* row, int64_t columns, int64_t padded, std::vector<uint16_t>& held) {
+  if (columns == padded) return row;
+  held.assign(padded, 0);
+  std::copy_n(row, columns, held.data());
+  return held.data();
+}
 
 // The activations as float32, in lane order, each row times a power of two that brings its largest
 // finite magnitude to 2^99: products with weights that are 2^-120 too small then neither overflow
-// nor lose bits.
+// nor lose bits. Each thread makes its own: to fetch them from another core's cache takes longer
+// (25 us for 64 KiB here). The memory is kept: what is fresh costs a page fault per 4 KiB.
 struct Activations {
-  AlignedFloats values;
+  float* values;
   std::vector<double> back;
-  Activations(const uint16_t* x, int64_t m, int64_t columns, int64_t padded, int bytes, int shift)
-      : values(m * padded), back(m, 1.0) {
-    std::vector<float> plain(bytes ? padded : 0, 0.0f);
+  Activations(const uint16_t* x, int64_t m, int64_t columns, int64_t padded, const Kernels& use, int shift)
+      : back(m, 1.0) {
+    static thread_local std::vector<float> held;
+    static thread_local std::vector<uint16_t> padding;
+    values = aligned(held, m * padded);
     for (int64_t row = 0; row < m; row++) {
       const uint16_t* from = x + row * columns;
-      float* to = values.data() + row * padded;
-      if (bytes == 0) {
+      float* to = values + row * padded;
+      if (use.vector_bytes == 0) {
         for (int64_t k = 0; k < columns; k++) to[k] = from_bf16(from[k]);
         continue;
       }
-      int largest = 0;  // magnitudes of bfloat16 compare like their bits
-      for (int64_t k = 0; k < columns; k++) {
-        const int magnitude = from[k] & 0x7FFF;
-        largest = std::max(largest, magnitude < 0x7F80 ? magnitude : 0);
-      }
-      const int power = largest ? std::min(99 - std::ilogb(from_bf16(largest)), 126) : 0;
-      const float factor = std::ldexp(1.0f, power);
+      from = padded_row(from, columns, padded, padding);
+      const int largest = use.largest_finite(from, padded);
+      const int power = largest ? std::min(99 - std::ilogb(from_bf16(uint16_t(largest))), 126) : 0;
       back[row] = std::ldexp(1.0, (shift == 4 ? 120 : 112) - power);
-      for (int64_t k = 0; k < columns; k++) plain[k] = from_bf16(from[k]) * factor;
-      float8_order(plain.data(), padded, bytes, to);
+      use.float8_order(from, padded, std::ldexp(1.0f, power), to);
     }
   }
 };
@@ -283,21 +274,23 @@ at::Tensor float8_linear(
   const at::Tensor plain = x.contiguous();
   const Kernels& use = kernels();
   const int shift = e4m3 ? 4 : 3;
-  const ExactSubnormals here;
   const int64_t padded = (columns + 63) / 64 * 64;
-  Activations activations(
-      static_cast<const uint16_t*>(plain.const_data_ptr()), m, columns, padded, use.vector_bytes, shift);
+  const auto* from = static_cast<const uint16_t*>(plain.const_data_ptr());
   const Float8Job job = {
       static_cast<const uint8_t*>(weight.const_data_ptr()),
-      activations.values.data(),
+      nullptr,
       scale.const_data_ptr<float>(),
-      activations.back.data(),
+      nullptr,
       static_cast<uint16_t*>(y.data_ptr()),
       m, rows, columns, padded, columns / 64 * 64, shift, scale.numel() == rows && rows > 1};
   const int64_t quads = (rows + 3) / 4, bytes = std::max<int64_t>(4 * columns, 1);
   at::parallel_for(0, quads, std::max<int64_t>(1, BYTES_PER_TASK / bytes), [&](int64_t a, int64_t b) {
-    const ExactSubnormals there;
-    use.float8_linear(job, 4 * a, std::min(4 * b, rows));
+    const ExactSubnormals here;
+    const Activations activations(from, m, columns, padded, use, shift);
+    Float8Job part = job;
+    part.x = activations.values;
+    part.back = activations.back.data();
+    use.float8_linear(part, 4 * a, std::min(4 * b, rows));
   });
   if (use.vector_bytes && nan_rows.numel()) {
     const int64_t* bad = nan_rows.const_data_ptr<int64_t>();
@@ -323,15 +316,14 @@ at::Tensor bf16_gemv(const at::Tensor& x, const at::Tensor& weight) {
   const Kernels& use = kernels();
   const auto* from = static_cast<const uint16_t*>(plain.const_data_ptr());
   const int64_t padded = (columns + 63) / 64 * 64;
-  AlignedFloats plain_values(padded), ordered_values(padded);
-  float *values = plain_values.data(), *ordered = ordered_values.data();
-  for (int64_t k = 0; k < columns; k++) values[k] = from_bf16(from[k]);
-  if (use.vector_bytes) bf16_order(values, padded, use.vector_bytes, ordered);
-  else ordered = values;
   const auto* w = static_cast<const uint16_t*>(weight.const_data_ptr());
   auto* out = static_cast<uint16_t*>(y.data_ptr());
   const int64_t octets = (rows + 7) / 8, bytes = std::max<int64_t>(16 * columns, 1);
   at::parallel_for(0, octets, std::max<int64_t>(1, BYTES_PER_TASK / bytes), [&](int64_t a, int64_t b) {
+    static thread_local std::vector<float> held;  // each thread's own, as above
+    static thread_local std::vector<uint16_t> padding;
+    float* ordered = aligned(held, padded);
+    use.bf16_order(padded_row(from, columns, padded, padding), padded, ordered);
     use.bf16_gemv(w, columns, ordered, out, 8 * a, std::min(8 * b, rows));
   });
   return y;
