@@ -19,7 +19,7 @@ from common.floors.batch_scaling import gathered_weight_bytes
 from common.timing.clocks import CpuClock, CudaClock
 from common.workloads.moe import MoeBlock, SimpleMoETransformer
 from common.workloads.moe_experts import BACKENDS, choose_backend
-from common.workloads.moe_observed import observe_routing
+from common.workloads.moe_observed import RoutingSummary, observe_routing
 from common.workloads.moe_weights import moe_blocks
 from problems.moe_batch_scaling.inputs import Inputs, make_inputs
 from problems.moe_batch_scaling.models import HF_WAYS, Models, free_bytes
@@ -109,9 +109,14 @@ class OurSide:
         self.turn += 1
         return self.clock.measure(lambda: self.run(tokens))
 
+    def _observed(self, index: int) -> RoutingSummary:
+        tokens = self.select(index)
+        self.model.backend = "auto"  # the router comes first: a slow side would only take longer
+        return observe_routing(self.model, tokens, self.inputs.start)
+
     def describe_touched(self) -> float:
         """Distinct experts per layer of the first input."""
-        summary = observe_routing(self.model, self.select(0), self.inputs.start)
+        summary = self._observed(0)
         return summary.touched / len(summary.layers)
 
     def describe(self, measured: Measured) -> Measured:
@@ -119,8 +124,7 @@ class OurSide:
         seen = self.models.routing_seen
         if self.point.setting not in seen:  # the same for every side of a setting
             seen[self.point.setting] = tuple(
-                observe_routing(self.model, self.select(index), self.inputs.start)
-                for index in range(len(self.inputs))
+                self._observed(index) for index in range(len(self.inputs))
             )
         per_input = seen[self.point.setting]
         runs = backend_of_auto(self.model, self.point) if self.point.side == "auto" else ""

@@ -32,7 +32,7 @@ from problems.moe_batch_scaling.rows import rows_results
 from problems.moe_batch_scaling.sides import HF, OUR_SIDES, SIDES, Opener, OurSide, backend_of_auto
 from problems.moe_batch_scaling.stages import profile_line, profile_side
 
-PROFILING_ROUNDS = 8
+PROFILING_ROUNDS = 6  # the fewest that give an interval
 # A side that takes so many times the fastest is sampled once: a factor is what is asked about, and
 # is sampled like the base; a backend that loses by far has lost.
 SLOW_FACTOR, SLOW_SIDE = 30.0, 3.0
