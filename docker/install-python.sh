@@ -7,19 +7,25 @@ venv=${VIRTUAL_ENV:?}
 index=https://download.pytorch.org/whl/cpu
 python3 -m venv "$venv"
 pip() { "$venv/bin/python" -m pip --disable-pip-version-check --no-input --no-cache-dir -q "$@"; }
+install_torch() {
+  case "$torch" in
+    cuda) pip install --require-hashes --no-deps -r "$locks/torch-cuda.txt" ;;
+    cpu)
+      # pip's own sources come first.
+      pip install --require-hashes --no-deps -r "$locks/torch-cpu.txt" 2>/dev/null ||
+        pip install --require-hashes --no-deps --index-url "$index" -r "$locks/torch-cpu.txt"
+      ;;
+    *)
+      echo "error: TORCH=$torch is neither cuda nor cpu; choose one" >&2
+      return 3
+      ;;
+  esac
+}
+# Both at once: unpacking and compiling keep one core each busy, and they share no file.
+install_torch &
+torch_install=$!
 pip install --require-hashes --no-deps -r "$locks/image.txt"
-case "$torch" in
-  cuda) pip install --require-hashes --no-deps -r "$locks/torch-cuda.txt" ;;
-  cpu)
-    # pip's own sources come first; what it depends on has been installed above.
-    pip install --require-hashes --no-deps -r "$locks/torch-cpu.txt" 2>/dev/null ||
-      pip install --require-hashes --no-deps --index-url "$index" -r "$locks/torch-cpu.txt"
-    ;;
-  *)
-    echo "error: TORCH=$torch is neither cuda nor cpu; choose one" >&2
-    exit 3
-    ;;
-esac
+wait "$torch_install"
 "$venv/bin/python" - "$torch" <<'PYTHON'
 import sys
 from importlib.metadata import version

@@ -6,6 +6,7 @@ import importlib.util
 import os
 import re
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from types import ModuleType
@@ -70,6 +71,36 @@ def test_all_images_have_their_first_stage_in_common() -> None:
         text = (problem / "Dockerfile").read_text()
         stages.add(text[text.index("ARG BASE_IMAGE") : text.index("\nFROM base")])
     assert len(stages) == 1
+
+
+def test_images_with_triton_share_its_layer_and_get_no_other_than_their_own() -> None:
+    shared, lists = set(), []
+    for problem in PROBLEMS:
+        text = (problem / "Dockerfile").read_text()
+        between = text[text.index("\nFROM base") : text.index("ARG PROBLEM")]
+        own = script("install_variants").entries(
+            (problem / "requirements-variants.txt").read_text()
+        )
+        triton = {name: lock for name, lock in own.items() if name.startswith("triton-")}
+        copied = re.search(r"COPY (problems/\S+)", between)
+        assert bool(triton) == bool(copied), problem  # 0.8 GB: not for who does not compile
+        if copied:
+            shared.add(between)
+            list_ = script("install_variants").entries((CHECKOUT / copied[1]).read_text())
+            assert list_.items() <= own.items()
+            lists.append(list_)
+    assert len(shared) == 1 and len(lists) == 2
+
+
+def test_what_a_layer_brought_is_not_installed_again(tmp_path: Path) -> None:
+    lock = tmp_path / "lock.txt"
+    lock.write_text("nothing-like-this==1.0 --hash=sha256:00\n")
+    (tmp_path / "to" / "nothing-like-this-1.0").mkdir(parents=True)
+    done = subprocess.run(
+        [sys.executable, str(DOCKER / "install_variants.py"), str(lock), str(tmp_path / "to")],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr  # it is in no index
 
 
 def test_nothing_is_cloned_or_piped_into_a_shell_and_no_secret_is_copied() -> None:
