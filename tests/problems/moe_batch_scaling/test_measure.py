@@ -119,7 +119,7 @@ def test_a_side_that_fails_in_a_later_round_loses_only_itself(tmp_path: Path) ->
     broken = Fake(100, fails_at=6, error=RuntimeError("DefaultCPUAllocator: can't allocate memory"))
     found = measured(tmp_path, {"auto": Fake(100), "dense": broken})
     assert found["dense"].status == "failed" and found["dense"].reason.startswith("out of memory")
-    assert len(found["dense"].samples_ns) == 3, "what it had measured is kept"
+    assert len(found["dense"].samples_ns) == 4, "what it had measured is kept"
     assert found["auto"].status == "measured" and len(found["auto"].samples_ns) >= 6
 
 
@@ -127,6 +127,23 @@ def test_a_side_that_is_many_times_slower_is_sampled_once(tmp_path: Path) -> Non
     found = measured(tmp_path, {"auto": Fake(20_000_000), "dense": Fake(200_000_000)})
     assert found["dense"].samples_ns == (200_000_000,)
     assert found["dense"].reason == "sampled once: 10.0 times the fastest"
+
+
+class _StumblesOnce(Fake):
+    def sample(self) -> int:
+        return super().sample() * (8 if self.calls == 1 else 1)
+
+
+def test_a_side_that_stumbles_once_is_looked_at_again_and_sampled(tmp_path: Path) -> None:
+    sides = {"auto": Fake(20_000_000), "loop": _StumblesOnce(30_000_000)}
+    found = measured(tmp_path, sides)
+    assert found["loop"].samples_ns == (30_000_000,) * 6 and not found["loop"].reason
+
+
+def test_a_side_that_fails_when_it_is_looked_at_again_is_a_failed_point(tmp_path: Path) -> None:
+    found = measured(tmp_path, {"auto": Fake(20_000_000), "dense": Fake(200_000_000, fails_at=2)})
+    assert (found["dense"].status, found["dense"].samples_ns) == ("failed", ())
+    assert len(found["auto"].samples_ns) == 6
 
 
 def test_a_side_that_was_hopeless_at_a_smaller_batch_is_skipped(tmp_path: Path) -> None:
@@ -175,7 +192,7 @@ def test_samples_are_on_disk_before_the_next_is_taken(tmp_path: Path) -> None:
 class _Interrupted(Fake):
     def sample(self) -> int:
         self.calls += 1
-        if self.calls == 7:  # two calls before the first round
+        if self.calls == 6:  # one call before the first round
             raise KeyboardInterrupt
         return self.ns
 

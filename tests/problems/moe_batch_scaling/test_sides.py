@@ -106,6 +106,18 @@ def test_the_routing_of_a_point_is_its_own(opener: Opener) -> None:
     assert found.touched_bytes == pytest.approx(sum(found.touched) * weights)
 
 
+def test_routing_is_observed_by_the_fast_backend_and_is_the_same(opener: Opener) -> None:
+    point = Point("decode", 2, 8, 2, "float32")
+    measured = Measured(point, "g", "measured", samples_ns=(1,))
+    expected = opener(point).describe(measured)
+    opener.models.routing_seen.clear()
+    slow = opener(Point("decode", 2, 8, 2, "float32", side="batched_mm"))
+    assert slow.describe(measured).touched == expected.touched
+    assert slow.model.backend == "auto"
+    slow.sample()
+    assert slow.model.backend == "batched_mm", "what is timed is the side itself"
+
+
 def test_a_profile_adds_up_and_leaves_no_ranges_behind(opener: Opener, tmp_path: Path) -> None:
     side = opener(Point("prefill", 2, 8, 2, "float32"))
     assert isinstance(side, OurSide)
