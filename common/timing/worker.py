@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import ctypes
 import importlib.util
+import io
 import json
 import operator
 import os
@@ -133,6 +134,9 @@ def main() -> None:
     parser.add_argument("--reply-fd", type=int, required=True)
     arguments = parser.parse_args()
     die_with_parent()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # The log is read while this runs, and when it was killed: no line may wait for more.
+        sys.stdout.reconfigure(line_buffering=True)
     for folder in reversed(arguments.packages):
         sys.path.insert(0, folder)
     # Neither descriptor is for what the problem starts or calls: a compiler that outlives this

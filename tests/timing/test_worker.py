@@ -70,7 +70,7 @@ print('{"needs_bytes": 666}')
 os.write(1, b'{"needs_bytes": 667}\\n' * 5)
 os.system("echo '{\\"needs_bytes\\": 668}'")
 sys.stderr.write("warning\\n")
-""")
+""", PYTHONUNBUFFERED="")  # empty is unset: it would write each line at once anyway
     assert worker.request("open", 20, **OPEN) == {"needs_bytes": 5}
     assert "666" in (tmp_path / "side.log").read_text()
 
