@@ -65,12 +65,15 @@ def test_every_request_has_its_answer(start: Start, tmp_path: Path) -> None:
 
 
 def test_what_a_library_prints_is_never_an_answer(start: Start, tmp_path: Path) -> None:
-    worker = start("""
+    worker = start(
+        """
 print('{"needs_bytes": 666}')
 os.write(1, b'{"needs_bytes": 667}\\n' * 5)
 os.system("echo '{\\"needs_bytes\\": 668}'")
 sys.stderr.write("warning\\n")
-""", PYTHONUNBUFFERED="")  # empty is unset: it would write each line at once anyway
+""",
+        PYTHONUNBUFFERED="",  # empty is unset: with it each line is written at once anyway
+    )
     assert worker.request("open", 20, **OPEN) == {"needs_bytes": 5}
     assert "666" in (tmp_path / "side.log").read_text()
 
