@@ -111,7 +111,7 @@ class OurSide:
 
     def _observed(self, index: int) -> RoutingSummary:
         tokens = self.select(index)
-        self.model.backend = "auto"  # the router comes first: a slow side would only take longer
+        self.model.backend = "auto"  # picks what every side picks, and a slow side takes longer
         return observe_routing(self.model, tokens, self.inputs.start)
 
     def describe_touched(self) -> float:
