@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
+import statistics
 import subprocess
 import sys
 import timeit
@@ -16,7 +17,7 @@ from common.recording import ranges
 from common.recording.ranges import named_range, serve_old_nsys
 
 CHECKOUT = Path(__file__).parents[2]
-LIMIT_NS = 1000
+MOST_TIMES_NOTHING = 3.0  # 1.8 is usual; torch's annotation alone would make it 10
 PROGRAM = """
 import sys
 from common.recording.ranges import TRACED, named_range
@@ -91,16 +92,39 @@ def test_a_package_without_the_names_that_are_mended_is_left_alone(
     assert lib.Domain.__new__ is before
 
 
+class Nothing:
+    """The least that a named `with` block can cost in Python: three calls that do nothing."""
+
+    __slots__ = ("_name",)
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+@pytest.mark.alone
 @pytest.mark.parametrize("with_torch", [False, True])
-def test_a_range_that_nobody_records_costs_at_most_a_microsecond(with_torch: bool) -> None:
+def test_a_range_that_nobody_records_costs_little_more_than_a_block_that_does_nothing(
+    with_torch: bool,
+) -> None:
     if with_torch:
         import torch  # noqa: F401
 
-    def one() -> None:
+    def ours() -> None:
         with named_range("decode"):
             pass
 
+    def nothing() -> None:
+        with Nothing("decode"):
+            pass
+
     assert ranges.TRACED == "untraced"
-    # The least of many short series: what the machine does beside it only ever adds.
-    best_ns = min(timeit.repeat(one, number=500, repeat=400)) / 500 * 1e9
-    assert best_ns <= LIMIT_NS
+    # In turn, so that both meet the same clock: one that is halved makes a microsecond of 0.5.
+    ratios = [timeit.timeit(ours, number=500) / timeit.timeit(nothing, number=500)
+              for _ in range(200)]  # fmt: skip
+    assert statistics.median(ratios) <= MOST_TIMES_NOTHING
