@@ -71,11 +71,16 @@ def run_diff(arguments: argparse.Namespace) -> int:
 
 
 def _compare_and_print(arguments: argparse.Namespace) -> int:
-    from common.diff.gate import evaluate, parse_bounds
+    if arguments.fail_on:
+        from common.diff.gate import parse_bounds
 
-    bounds = parse_bounds(arguments.fail_on)  # a wrong one must not show after minutes of reading
+        bounds = parse_bounds(arguments.fail_on)  # a wrong one must not show after minutes
+    else:
+        bounds = ()  # what is imported before the files are opened keeps both of them waiting
     _check_places(arguments)
     difference = compare(arguments.a, arguments.b, arguments.by)
+    from common.diff.gate import evaluate
+
     outcome = evaluate(difference, bounds, arguments.strict)
     _write_pages(difference, arguments)
     _print(difference, arguments)

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from importlib import import_module
+from os.path import isdir
+from typing import TYPE_CHECKING
 
-from common.diff.difference import Difference
-from common.diff.rank_files import are_rank_folders
 from common.diff.sides import RUN, Side, check_kinds, open_sides
+
+if TYPE_CHECKING:
+    from common.diff.difference import Difference
 
 
 def compare_files(a: str, b: str, by: str | None = None) -> Difference:
@@ -16,10 +19,13 @@ def compare_files(a: str, b: str, by: str | None = None) -> Difference:
 
     Raises UsageError, in one line, for what cannot be read or compared and for an unknown `by`.
     """
-    if are_rank_folders(a, b):
-        compare_ranks = import_module("common.diff.rank_diff").compare_ranks
-        ranks: Difference = compare_ranks(a, b, by)
-        return ranks
+    if isdir(a) and isdir(b):
+        from common.diff.rank_files import are_rank_folders
+
+        if are_rank_folders(a, b):
+            from common.diff.rank_diff import compare_ranks
+
+            return compare_ranks(a, b, by)
     side_a, side_b = open_sides(a, b, _load)
     warnings = check_kinds(side_a, side_b)
     found = _WAYS[side_a.kind](side_a, side_b, by)

@@ -80,14 +80,21 @@ def open_sides(
 ) -> tuple[Side, Side]:
     """Both sides; large files are read at the same time, on two cores. Raises as `open_side`.
 
-    `meanwhile` is called with the first side, while the other one may still be under way.
+    `meanwhile` is called with the side that is read here, while the other one may still be under
+    way: the larger one goes to the other process, for this one has more to do.
     """
-    large = min(_size(a), _size(b)) > WORTH_A_PROCESS_BYTES
-    with begun(lambda: open_side(b), large) as other:
-        side = open_side(a)
+    sizes = _size(a), _size(b)
+    here, there = (b, a) if sizes[0] > sizes[1] else (a, b)
+    with begun(lambda: open_side(there), min(sizes) > WORTH_A_PROCESS_BYTES) as other:
+        try:
+            side = open_side(here)
+        except UsageError:
+            if here is b:
+                other()  # of two that cannot be read, the first one is told
+            raise
         if meanwhile is not None:
             meanwhile(side)
-        return side, other()
+        return (side, other()) if here is a else (other(), side)
 
 
 def _size(text: str) -> int:
