@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from importlib import import_module
 from os.path import isdir
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from common.diff.sides import RUN, Side, check_kinds, open_sides
 

@@ -9,9 +9,11 @@ becomes one `Difference`; the pages that show it and the JSON (`worklog.diff/1`)
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
+
+import msgspec
+from msgspec.structs import replace
 
 SCHEMA = "worklog.diff/1"
 
@@ -37,8 +39,7 @@ class Confidence(StrEnum):
     SINGLE = "single capture"
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(msgspec.Struct, frozen=True):
     """One group of A and what it became in B, in the unit of the difference's quantity.
 
     `name_b` is None where both sides have the same name. `interval` is a 95 % interval of `delta`
@@ -110,8 +111,7 @@ class Row:
         return kept
 
 
-@dataclass(frozen=True)
-class Remainder:
+class Remainder(msgspec.Struct, frozen=True):
     """What could not be in a row: malformed, out of range or unreadable; `name` says which."""
 
     name: str
@@ -126,8 +126,7 @@ class Remainder:
         return {"name": self.name, "a": self.a, "b": self.b, "delta": self.delta}
 
 
-@dataclass(frozen=True)
-class GapCause:
+class GapCause(msgspec.Struct, frozen=True):
     """Idle time of the GPUs for one reason; `children` say after and before what, largest first."""
 
     cause: str
@@ -155,8 +154,7 @@ class GapCause:
         return kept
 
 
-@dataclass(frozen=True)
-class Gaps:
+class Gaps(msgspec.Struct, frozen=True):
     """Idle time within the devices' spans: a_ns == sum of the causes' a_ns, and so for B."""
 
     a_ns: int
@@ -176,8 +174,7 @@ class Gaps:
         }
 
 
-@dataclass(frozen=True)
-class Judgement:
+class Judgement(msgspec.Struct, frozen=True):
     """The verdict about speed. `evidence` holds the figures it was judged on, ready for JSON.
 
     verdict: FASTER, SLOWER, SAME, AMBIGUOUS or NOT_COMPARABLE. ratio is B / A of `judged_on`
@@ -190,7 +187,7 @@ class Judgement:
     judged_on: str | None = None
     ratio: float | None = None
     interval: tuple[float, float] | None = None  # of the ratio
-    evidence: Mapping[str, Any] = field(default_factory=dict)
+    evidence: Mapping[str, Any] = {}
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -201,8 +198,7 @@ class Judgement:
         }
 
 
-@dataclass(frozen=True)
-class Difference:
+class Difference(msgspec.Struct, frozen=True):
     """Everything a comparison found. `a` and `b` are the summaries that `worklog show` prints."""
 
     source: str  # torch, nsys, ncu, memory, compiled, run
@@ -218,7 +214,7 @@ class Difference:
     judgement: Judgement
     notes: tuple[str, ...] = ()  # findings in one sentence each, the most important first
     warnings: tuple[str, ...] = ()
-    extra: Mapping[str, Any] = field(default_factory=dict)  # more keys of the JSON document
+    extra: Mapping[str, Any] = {}  # more keys of the JSON document
 
     @property
     def delta(self) -> int:

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
+
+from msgspec.structs import replace
 
 from common.diff.difference import Confidence, Difference, Judgement, Remainder, Row, Tier
 from common.diff.memory_findings import judge, notes

@@ -9,9 +9,10 @@ rounded to whole ns once, and totals are the sums of these, so that everything s
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from decimal import Decimal
 from typing import Any
+
+from msgspec.structs import replace
 
 from common.diff.difference import Confidence, Difference, Judgement, Remainder, Row, Tier
 from common.diff.known_devices import different_devices

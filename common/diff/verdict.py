@@ -16,8 +16,9 @@ workloads differ, and keeps the figures.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
+
+from msgspec.structs import replace
 
 from common.diff.comparable import incomparable, repetition_factor
 from common.diff.difference import Confidence, Judgement

@@ -5,13 +5,16 @@ that their small numbers point into: `names` and `threads`. Times are exact: a t
 decimal microseconds becomes an integer number of nanoseconds without passing through a float.
 What could not be read is counted in `warnings`, never dropped in silence. Unknown integers are
 UNKNOWN (-1), unknown names None; neither is ever 0.
+
+Structs rather than dataclasses here and in `common.diff.difference`: making thirteen dataclasses
+takes longer than reading a trace of 2 MB, at every start.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
 from enum import IntEnum
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -39,8 +42,7 @@ class HostKind(IntEnum):
     MODULE = 5  # the call of a torch.nn.Module, recorded among the Python frames and always kept
 
 
-@dataclass(frozen=True)
-class GpuWork:
+class GpuWork(msgspec.Struct, frozen=True):
     """Every activity of a device once, ordered by (start, device, stream). Columns of length n."""
 
     kind: Int64  # GpuKind
@@ -65,8 +67,7 @@ class GpuWork:
         return self.end_ns - self.start_ns
 
 
-@dataclass(frozen=True)
-class HostSpans:
+class HostSpans(msgspec.Struct, frozen=True):
     """What the host did, ordered by (thread, start, longest first). Columns of length n."""
 
     kind: Int64  # HostKind
@@ -85,8 +86,7 @@ class HostSpans:
         return self.end_ns - self.start_ns
 
 
-@dataclass(frozen=True)
-class Allocations:
+class Allocations(msgspec.Struct, frozen=True):
     """Allocator events in time order: `delta_bytes` is positive for an allocation."""
 
     time_ns: Int64
@@ -100,16 +100,14 @@ class Allocations:
         return len(self.time_ns)
 
 
-@dataclass(frozen=True)
-class Device:
+class Device(msgspec.Struct, frozen=True):
     """A GPU as the file lists it; `id` is None for one that cannot run CUDA."""
 
     id: int | None
     name: str | None
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(msgspec.Struct, frozen=True):
     """One profiler step (`ProfilerStep#N`)."""
 
     name: str
@@ -117,8 +115,7 @@ class Step:
     end_ns: int
 
 
-@dataclass(frozen=True)
-class Caution:
+class Caution(msgspec.Struct, frozen=True):
     """Something that was lost, mended or ambiguous, and how often."""
 
     kind: str  # a stable word for programs
@@ -129,8 +126,7 @@ class Caution:
         return self.says
 
 
-@dataclass(frozen=True)
-class Trace:
+class Trace(msgspec.Struct, frozen=True):
     """`events` counts every readable event of the file, also those of no column."""
 
     source: str  # "torch" or "nsys"
@@ -143,7 +139,7 @@ class Trace:
     devices: tuple[Device, ...] = ()
     steps: tuple[Step, ...] = ()
     events: int = 0
-    counts: dict[str, int] = field(default_factory=dict)  # per kind of event, as the format has it
+    counts: dict[str, int] = {}  # per kind of event, as the format has it
     warnings: tuple[Caution, ...] = ()
 
     @property
@@ -167,15 +163,16 @@ def empty_gpu() -> GpuWork:
 def gpu_from(columns: dict[str, Int64], size: int) -> GpuWork:
     """Columns by name; those that a format does not know are filled with UNKNOWN."""
     filled: dict[str, Int64] = {
-        f.name: columns.get(f.name, np.full(size, UNKNOWN, dtype=np.int64)) for f in fields(GpuWork)
+        name: columns.get(name, np.full(size, UNKNOWN, dtype=np.int64))
+        for name in GpuWork.__struct_fields__
     }
     by_graph: Bool = filled.pop("by_graph_launch") > 0
     return GpuWork(**filled, by_graph_launch=by_graph)
 
 
 def empty_host() -> HostSpans:
-    return HostSpans(*(np.empty(0, dtype=np.int64) for _ in fields(HostSpans)))
+    return HostSpans(*(np.empty(0, dtype=np.int64) for _ in HostSpans.__struct_fields__))
 
 
 def empty_allocations() -> Allocations:
-    return Allocations(*(np.empty(0, dtype=np.int64) for _ in fields(Allocations)))
+    return Allocations(*(np.empty(0, dtype=np.int64) for _ in Allocations.__struct_fields__))

@@ -15,6 +15,7 @@ from fuzz.case import Case, Unit
 from fuzz.cases import GOOD, make
 from fuzz.long_run import real_seeds, run
 from fuzz.oracle import Fault, Judge, units_of
+from msgspec.structs import replace as changed
 
 from common.errors import UsageError
 from common.traces import torch_trace
@@ -151,8 +152,8 @@ def _raise(error: Exception) -> Callable[[Trace], Any]:
         (_raise(UsageError("two\nlines; do that")), "without a next action"),
         (_raise(UsageError("no action")), "without a next action"),
         (_raise(UsageError("cannot; copy it again")), "intact were refused"),
-        (lambda trace: replace(trace, gpu=replace(trace.gpu, end_ns=trace.gpu.end_ns + 1)), "not"),
-        (lambda trace: replace(trace, names=("\x1b[31m",) * len(trace.names)), "not read"),
+        (lambda trace: changed(trace, gpu=changed(trace.gpu, end_ns=trace.gpu.end_ns + 1)), "not"),
+        (lambda trace: changed(trace, names=("\x1b[31m",) * len(trace.names)), "not read"),
     ],
 )
 def test_a_reader_that_is_broken_on_purpose_is_seen(

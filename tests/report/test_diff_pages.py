@@ -6,11 +6,11 @@ import base64
 import hashlib
 import re
 import time
-from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
 from helpers.differences import difference, judgement, large, row, side
+from msgspec.structs import replace
 
 from common.diff.by_name import aggregate
 from common.diff.difference import Difference, GapCause, Gaps, Remainder, Tier

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers.trace_files import NsysFile, call, document, kernel, write
+from msgspec.structs import astuple
 
 from common.diff import trace_diff
 from common.diff.diff import compare_files
@@ -135,7 +136,7 @@ def test_an_export_read_by_two_processes_is_the_same(
     assert asked == [True]
     for name in ("gpu", "host"):
         for column, other in zip(
-            vars(getattr(alone, name)).values(), vars(getattr(together, name)).values(), strict=True
+            astuple(getattr(alone, name)), astuple(getattr(together, name)), strict=True
         ):
             assert np.array_equal(column, other)
     assert (alone.names, alone.threads, alone.counts) == (

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from helpers.trace_files import call, document, event, kernel, write
+from msgspec.structs import asdict
 
 from common.errors import UsageError
 from common.traces import json_events, torch_columns, torch_trace
@@ -71,7 +72,7 @@ def test_times_converted_together_or_piece_by_piece_are_the_same(
         monkeypatch.setattr(torch_trace, "PIECE_BYTES", piece_bytes)
         monkeypatch.setattr(torch_columns, "_TIMES_AT_ONCE", at_once)
         trace = read_torch_trace(path)
-        columns = {**vars(trace.gpu), **vars(trace.host)}
+        columns = {**asdict(trace.gpu), **asdict(trace.host)}
         counts = {kind: count for kind, count in kinds(trace).items() if kind != "mended"}
         found.append(({name: column.tolist() for name, column in columns.items()}, counts))
     assert all(one == found[0] for one in found)
