@@ -109,7 +109,10 @@ def build_parser() -> argparse.ArgumentParser:
         "3 a precondition is missing",
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
-    commands = parser.add_subparsers(dest="name", required=True, metavar="COMMAND")
+    # The name is said here: to find it, argparse would lay out a page for this terminal.
+    commands = parser.add_subparsers(
+        dest="name", required=True, metavar="COMMAND", prog=parser.prog
+    )
     for name, says in (
         ("run", "bench, profile and report problems; judges every claim"),
         ("bench", "time the variants of a problem, interleaved (or compile and count them)"),
@@ -162,7 +165,7 @@ def _add_experiment_arguments(command: argparse.ArgumentParser, many: bool) -> N
 
 def _add_floors(commands: Any) -> None:
     floors = commands.add_parser("floors", help="this machine's bandwidths and rates")
-    verbs = floors.add_subparsers(dest="verb", required=True, metavar="VERB")
+    verbs = floors.add_subparsers(dest="verb", required=True, metavar="VERB", prog=floors.prog)
     measure = verbs.add_parser("measure", help="measure read and copy bandwidth and matmul rate")
     measure.add_argument("--device", default="auto", help="auto (default), cpu or cuda")
     measure.add_argument("--budget", type=float, default=20.0, metavar="S", help="seconds to spend")

@@ -23,7 +23,6 @@ from msgspec.structs import replace
 from common.diff.comparable import incomparable, repetition_factor
 from common.diff.difference import Confidence, Judgement
 from common.diff.identity import identical
-from common.diff.sample_verdict import judge_samples
 from common.diff.sides import Side
 from common.diff.speed_figures import (
     PER_STEP,
@@ -66,7 +65,15 @@ def _judged(a: Side, b: Side, figures: Mapping[str, Any]) -> Judgement:
     if identical(a, b):
         says = "both sides hold the same GPU work and host spans, to the nanosecond"
         return Judgement(str(Verdict.SAME), Confidence.SINGLE, (says,), "span", 1.0)
-    return judge_samples(a, b) or _by_steps(a, b, figures)
+    return _by_samples(a, b) or _by_steps(a, b, figures)
+
+
+def _by_samples(a: Side, b: Side) -> Judgement | None:
+    if not (a.samples and b.samples):
+        return None
+    from common.diff.sample_verdict import judge_samples  # of runs, which most sides are not
+
+    return judge_samples(a, b)
 
 
 def _by_steps(a: Side, b: Side, figures: Mapping[str, Any]) -> Judgement:

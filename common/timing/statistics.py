@@ -23,7 +23,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
@@ -238,6 +237,8 @@ def _median_interval(values: FloatArray, confidence: float) -> Interval | None:
 
 def _student_t(probability: float, degrees: float) -> float:
     """Quantile of Student's t by the Cornish-Fisher series (Abramowitz and Stegun 26.7.5)."""
+    from statistics import NormalDist  # loads fractions and random: later than at every start
+
     z = NormalDist().inv_cdf(probability)
     return (
         z
