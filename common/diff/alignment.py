@@ -239,6 +239,9 @@ def _bit_parallel(a: Int64, b: Int64) -> tuple[Int64, Int64]:
     places = np.argsort(a, kind="stable")
     kinds, firsts = np.unique(a[places], return_index=True)
     for kind, own in zip(kinds.tolist(), np.split(places, firsts[1:]), strict=True):
+        if len(own) <= FEW:
+            masks[kind] = sum(1 << place for place in own.tolist())
+            continue
         bits = np.zeros(len(a), dtype=np.uint8)
         bits[own] = 1
         masks[kind] = int.from_bytes(np.packbits(bits, bitorder="little").tobytes(), "little")
@@ -251,14 +254,15 @@ def _bit_parallel(a: Int64, b: Int64) -> tuple[Int64, Int64]:
         kept.append(state)
     left: list[int] = []
     right: list[int] = []
-    row, column = len(b), len(a)
-    while row and column:
-        if kept[row - 1] >> (column - 1) & 1:
-            column -= 1
-            continue
+    row, below = len(b), full
+    while row:
+        column = ((kept[row - 1] & below) ^ below).bit_length() - 1  # the last step in this row
+        if column < 0:
+            break
         row -= 1
-        if row == 0 or kept[row - 1] >> (column - 1) & 1:
-            column -= 1
-            left.append(column)
-            right.append(row)
+        while row and not kept[row - 1] >> column & 1:  # the row that made it
+            row -= 1
+        left.append(column)
+        right.append(row)
+        below = (1 << column) - 1
     return np.array(left[::-1], dtype=np.int64), np.array(right[::-1], dtype=np.int64)

@@ -62,6 +62,8 @@ _FAMILIES = (
 _CONVOLUTION = re.compile(r"conv(?!ert)|[a-z]\d*cudnn_")
 _WORD = re.compile(r"[A-Za-z_]\w*")
 _HEX = re.compile(r"0x[0-9a-fA-F]+|(?<![A-Za-z])[0-9a-f]{8,}(?![A-Za-z])")
+_EIGHT = b"0" * 8
+_HEX_DIGITS = bytes.maketrans(b"123456789abcdef", b"0" * 15)
 _SUFFIX = re.compile(r"(?:\s*\[clone [^\]]*\])+$|\.kd$")
 _DIGITS = re.compile(r"\d+")
 _BRACKET = re.compile(r"[<>(]")
@@ -122,7 +124,9 @@ def _parts(name: str) -> tuple[str, str]:
     text = name.strip()
     if text.endswith(("]", ".kd")):
         text = _SUFFIX.sub("", text)
-    text = _HEX.sub("#", text)
+    # Almost no name has eight such digits in a row, and to look for them that way costs a ninth.
+    if "0x" in text or _EIGHT in text.encode("ascii", "replace").translate(_HEX_DIGITS):
+        text = _HEX.sub("#", text)
     text = text.replace("(anonymous namespace)::", "").replace("<unnamed>::", "")
     text = text.removeprefix("void ")
     depth, begin, name_end = 0, -1, len(text)
