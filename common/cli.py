@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from common.experiments.request import Request
 
 INTERRUPTED = 130
+# What these have read goes back to the system in one piece as the process ends: to free object by
+# object what nobody looks at again takes a tenth of the time that reading it took.
+_READERS = frozenset(("diff", "show"))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -33,6 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         code: int = parsed.command(parsed)
         sys.stdout.flush()
+        if arguments is None and parsed.name in _READERS:
+            sys.stderr.flush()
+            os._exit(code)
         return code
     except WorklogError as error:
         return _say(str(error), error.exit_code)

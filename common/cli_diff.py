@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from common.diff.difference import Difference
 
 NARROW, WIDE = 80, 160
+_PLAIN_ASCII = bytes(range(0x7F))
 _OBEYED = re.compile("[\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
 
 
@@ -183,13 +184,17 @@ def json_text(document: dict[str, Any]) -> str:
     import msgspec  # many times faster than json for the tens of thousands of rows of a long trace
 
     try:
-        text = msgspec.json.format(msgspec.json.encode(document), indent=1).decode()
+        data = msgspec.json.format(msgspec.json.encode(document), indent=1)
     except (UnicodeEncodeError, OverflowError, TypeError):
         # Half a surrogate pair, or a number beyond 64 bits: json can write these.
         return json.dumps(_finite(document), indent=1, allow_nan=False)
-    # JSON only escapes what is below a space; terminals obey some characters above as well.
-    plain = text.isascii() and "\x7f" not in text
-    return text if plain else _OBEYED.sub(lambda m: f"\\u{ord(m[0]):04x}", text)
+    # JSON only escapes what is below a space; terminals obey some characters above as well. Looked
+    # for among the few that are no plain ASCII: the expression takes longer than all of the JSON.
+    rare = data.translate(None, delete=_PLAIN_ASCII).decode()
+    text = data.decode()
+    if not _OBEYED.search(rare):
+        return text
+    return _OBEYED.sub(lambda m: f"\\u{ord(m[0]):04x}", text)
 
 
 def _finite(value: Any) -> Any:
