@@ -187,15 +187,19 @@ for name, _, _, result in scored:
         )
 
 # %% [markdown]
-# Each prediction on a scale of its own: its range from 0 to 1, the measurement with its interval
-# in it. Dots all in the middle would mean that the ranges were too wide to be worth much.
+# Each prediction once, by the first run that it was sealed before, on a scale of its own: its range
+# from 0 to 1, the measurement with its interval in it. Dots all in the middle would mean that the
+# ranges were too wide to be worth much.
 
 # %%
-drawn = [
-    (f"{name}: {result.prediction.id}", result)
-    for name, _, _, result in scored
-    if result.value is not None and result.prediction.high > result.prediction.low
-]
+first = {}
+for name, set_name, sealed, result in scored:
+    if result.value is None or result.prediction.high <= result.prediction.low:
+        continue
+    of = (name.partition(",")[0], set_name, result.prediction.id)
+    if of not in first or (sealed and not first[of][0]):
+        first[of] = (sealed, f"{name}: {result.prediction.id}", result)
+drawn = [(label, result) for _, label, result in first.values()]
 figure, axes = plt.subplots(figsize=(8, 0.6 + 0.22 * len(drawn)))
 for place, (_, result) in enumerate(drawn):
     low, width = result.prediction.low, result.prediction.high - result.prediction.low
