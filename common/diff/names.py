@@ -35,7 +35,7 @@ _LAUNCHERS_WORDS = """
     _elemwise_kernel kernel Kernel DeviceScanKernel
 """
 _LAUNCHERS = frozenset(_LAUNCHERS_WORDS.split())
-# Words, asked for one by one: many times as fast as one expression with all of them.
+# Words, asked for one by one: cheaper than an expression for each family.
 _FAMILIES = (
     ("transpose", ("transpose", "nchwtonhwc", "nhwctonchw", "nchw2nhwc")),
     ("collective", (
