@@ -8,7 +8,7 @@ import gc
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from common.cli_diff import add_diff
 from common.cli_pages import add_page_commands
 from common.cli_record import add_record_commands
 from common.errors import PreconditionError, UsageError, WorklogError
+from common.quick_start import start_reading
 
 if TYPE_CHECKING:
     from common.experiments.request import Request
@@ -31,7 +32,7 @@ _READERS = frozenset(("diff", "show"))
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code. What a user can mend never shows a traceback."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    parsed = build_parser().parse_args(given)
+    parsed = build_parser(given[0] if given else None).parse_args(given)
     parsed.given = given
     try:
         code: int = parsed.command(parsed)
@@ -107,7 +108,11 @@ class _Version(argparse.Action):
         parser.exit()
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser(only: str | None = None) -> argparse.ArgumentParser:
+    """The parser of all commands; of `only` and its neighbours where that is a command's name.
+
+    Each argument of each command costs time at every start: all of them as much as a small diff.
+    """
     parser = _Parser(
         prog="worklog",
         description="Reproduce, time, profile and report inference slowdowns.",
@@ -119,6 +124,13 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(
         dest="name", required=True, metavar="COMMAND", prog=parser.prog
     )
+    wanted = [add for names, add in COMMANDS if only in names]
+    for add in wanted or [add for _, add in COMMANDS]:
+        add(commands)
+    return parser
+
+
+def _add_experiments(commands: Any) -> None:
     for name, says in (
         ("run", "bench, profile and report problems; judges every claim"),
         ("bench", "time the variants of a problem, interleaved (or compile and count them)"),
@@ -129,16 +141,23 @@ def build_parser() -> argparse.ArgumentParser:
         if name == "bench":
             command.add_argument("--study", metavar="S", help="a study of the problem by itself")
         command.set_defaults(command=_experiment)
+
+
+def _add_report(commands: Any) -> None:
     report = commands.add_parser("report", help="write the HTML report of runs")
     report.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a run")
     report.add_argument("--out", type=Path, help="file to write (default: report.html in the run)")
     report.set_defaults(command=_report)
+
+
+def _add_show(commands: Any) -> None:
     show = commands.add_parser("show", help="one profiler's file, summarised")
     show.add_argument("file", type=Path, metavar="FILE", help="a trace, also gzipped")
     show.add_argument("--json", action="store_true", help="print one JSON document")
     show.set_defaults(command=_show)
-    add_diff(commands)
-    add_convert(commands)
+
+
+def _add_worklogs(commands: Any) -> None:
     for name, says in (
         ("check", "compare the worklogs with their evidence"),
         ("render", "write the generated blocks of the worklogs anew"),
@@ -146,11 +165,10 @@ def build_parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=says, description=says)
         command.add_argument("problems", nargs="*", metavar="PROBLEM", help="default: all")
         command.set_defaults(command=_check if name == "check" else _render)
-    _add_floors(commands)
+
+
+def _add_captures(commands: Any) -> None:
     add_capture_commands(commands, _public_arguments)
-    add_page_commands(commands)
-    add_record_commands(commands)
-    return parser
 
 
 def _add_experiment_arguments(command: argparse.ArgumentParser, many: bool) -> None:
@@ -181,6 +199,21 @@ def _add_floors(commands: Any) -> None:
     show.add_argument("device", nargs="?", help="a name as the driver prints it")
     show.add_argument("--json", action="store_true", help="print one JSON document")
     show.set_defaults(command=_floors_show)
+
+
+# In the order of the help.
+COMMANDS: tuple[tuple[tuple[str, ...], Callable[[Any], None]], ...] = (
+    (("run", "bench", "profile"), _add_experiments),
+    (("report",), _add_report),
+    (("show",), _add_show),
+    (("diff",), add_diff),
+    (("convert",), add_convert),
+    (("check", "render"), _add_worklogs),
+    (("floors",), _add_floors),
+    (("nsys", "ncu", "doctor"), _add_captures),
+    (("replay", "detect", "new"), add_page_commands),
+    (("record", "import", "slice"), add_record_commands),
+)
 
 
 def _experiment(arguments: argparse.Namespace) -> int:
@@ -312,8 +345,7 @@ def _report(arguments: argparse.Namespace) -> int:
 
 
 def _show(arguments: argparse.Namespace) -> int:
-    # Readers multiply no matrices: starting NumPy's threads takes longer than reading a trace.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    start_reading()
     from common.traces.formats import summarise
 
     found, summary = summarise(arguments.file)

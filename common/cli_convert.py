@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 from typing import Any
+
+from common.quick_start import start_reading
 
 
 def add_convert(commands: Any) -> None:
@@ -20,7 +21,7 @@ def add_convert(commands: Any) -> None:
 
 
 def _convert(arguments: argparse.Namespace) -> int:
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    start_reading()
     from common.traces.columnar import check_target, tables_of, write_parquet
     from common.traces.formats import open_any
 

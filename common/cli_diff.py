@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common.errors import UsageError
+from common.quick_start import start_reading
 
 if TYPE_CHECKING:
     from common.diff.difference import Difference
@@ -62,8 +63,7 @@ def _rows(text: str) -> int:
 
 def run_diff(arguments: argparse.Namespace) -> int:
     """The exit code: 1 where a bound is passed, else 0."""
-    # Readers multiply no matrices: starting NumPy's threads takes longer than reading a trace.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    start_reading()
     gc.disable()  # columns and rows are no garbage: looking through them is 5 % of the time
     try:
         return _compare_and_print(arguments)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
+
+from common.quick_start import start_reading
 
 
 def add_page_commands(commands: Any) -> None:
@@ -45,8 +46,7 @@ def _replay(arguments: argparse.Namespace) -> int:
 
 
 def _detect(arguments: argparse.Namespace) -> int:
-    # Readers multiply no matrices: starting NumPy's threads takes longer than reading a trace.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    start_reading()
     from common.pages.detect import as_document, as_text, detect
 
     found = [detect(path) for path in arguments.files]

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import UsageError
+from common.quick_start import start_reading
 
 UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
 SIZES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
@@ -150,7 +151,7 @@ def _import(arguments: argparse.Namespace) -> int:
 
 
 def _slice(arguments: argparse.Namespace) -> int:
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    start_reading()
     from common.traces.formats import recognise
 
     if arguments.target.exists():

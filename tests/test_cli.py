@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import statistics
@@ -15,7 +16,7 @@ from helpers.command import CHECKOUT, assert_one_line_error, environment, worklo
 from helpers.runs import summarise_into, write_run
 from helpers.synthetic import make_problem
 
-from common.cli import build_parser, main
+from common.cli import COMMANDS, build_parser, main
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +65,51 @@ def test_reading_commands_import_no_torch(root: Path, arguments: list[str]) -> N
         check=False,
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_a_command_alone_is_parsed_as_among_all() -> None:
+    """Only the arguments of the named command are made at a start."""
+    every = subcommands(build_parser())
+    assert sorted(name for names, _ in COMMANDS for name in names) == sorted(every)
+    for name, command in every.items():
+        alone = subcommands(build_parser(name))
+        assert alone[name].format_help() == command.format_help()
+        assert len(alone) <= 3
+    assert subcommands(build_parser("nothing")).keys() == every.keys()
+
+
+def subcommands(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    found = [each.choices for each in parser._actions if isinstance(each.choices, dict)]
+    assert len(found) == 1
+    return found[0]
+
+
+def test_a_diff_starts_without_what_is_slow_to_import(tmp_path: Path) -> None:
+    """Twenty modules' dataclasses, or typing_extensions, cost a small diff a tenth of its time."""
+    trace = tmp_path / "trace.json"
+    events = [event("X", "aten::mm", "cpu_op", 0), event("X", "sgemm", "kernel", 2, stream=7)]
+    trace.write_text(json.dumps({"traceEvents": events}))
+    code = (
+        "import sys; from common.cli import main; "
+        f"main(['diff', {str(trace)!r}, {str(trace)!r}, '--json']); "
+        "slow = {'dataclasses', 'typing_extensions', 'pandas', 'rich', 'torch'}; "
+        "print(sorted(slow & set(sys.modules)), file=sys.stderr); "
+        "import typing_extensions"  # which stays there for others
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment(tmp_path),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert json.loads(done.stdout)["verdict"]
+    assert done.stderr == "[]\n"
+
+
+def event(phase: str, name: str, category: str, at: int, **args: int) -> dict[str, object]:
+    where = {"pid": 1, "tid": 1, "ts": at, "dur": 1}
+    return {"ph": phase, "name": name, "cat": category, **where, "args": args}
 
 
 def test_every_command_has_its_help(capsys: pytest.CaptureFixture[str]) -> None:

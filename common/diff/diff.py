@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from os.path import isdir
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from common.diff.sides import RUN, Side, check_kinds, open_sides
+from common.diff.sides import RUN, TRACE, Side, check_kinds, open_sides
 
 if TYPE_CHECKING:
     from common.diff.difference import Difference
@@ -27,16 +28,21 @@ def compare_files(a: str, b: str, by: str | None = None) -> Difference:
             from common.diff.rank_diff import compare_ranks
 
             return compare_ranks(a, b, by)
-    side_a, side_b = open_sides(a, b, _load)
+    side_a, side_b = open_sides(a, b, partial(_prepare, by))
     warnings = check_kinds(side_a, side_b)
     found = _WAYS[side_a.kind](side_a, side_b, by)
     return replace(found, warnings=(*warnings, *found.warnings))
 
 
-def _load(side: Side) -> None:
-    """Import what compares this kind of side: there is time while the other one is read."""
+def _prepare(by: str | None, side: Side) -> Side:
+    """What a comparison needs of one side alone: there is time while the other one is read."""
     for module in _NEEDS.get(side.kind, ()):
         import_module(module)
+    if side.kind not in (TRACE, RUN) or by not in _BY_KERNEL or not side.trace.has_gpu_events:
+        return side
+    from common.diff.kernel_rows import prepare
+
+    return replace(side, ready=prepare(side.trace))
 
 
 def _traces(a: Side, b: Side, by: str | None) -> Difference:
@@ -45,7 +51,9 @@ def _traces(a: Side, b: Side, by: str | None) -> Difference:
     from common.diff.trace_diff import diff_traces
     from common.diff.verdict import judge_traces
 
-    found = diff_traces(a.trace, b.trace, (a.summary, b.summary), judge_traces(a, b), by)
+    found = diff_traces(
+        a.trace, b.trace, (a.summary, b.summary), judge_traces(a, b), by, (a.ready, b.ready)
+    )
     warning = overlap_warning(a, b)
     return replace(
         found,
@@ -72,9 +80,10 @@ _FOR_TRACES = (
     "common.diff.trace_diff",
     "common.diff.verdict",
 )
-_NEEDS = {"trace": _FOR_TRACES, RUN: _FOR_TRACES}
+_BY_KERNEL = (None, "kernel", "operator")
+_NEEDS = {TRACE: _FOR_TRACES, RUN: _FOR_TRACES}
 _WAYS: dict[str, Callable[[Side, Side, str | None], Difference]] = {
-    "trace": _traces,
+    TRACE: _traces,
     RUN: _traces,
     "ncu": _other("common.diff.metrics:diff_ncu"),
     "memory": _other("common.diff.memory:diff_memory"),

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
+
+import msgspec
 
 from common.diff.difference import Difference
 from common.errors import UsageError
@@ -36,8 +37,7 @@ _NUMBER = re.compile(r"(\+?)(\d{1,15}(?:\.\d{1,9})?)\s?(%|x|×|[A-Za-zµ]{1,3})"
 _EXAMPLES = "e.g. slower=5%, slower=1.05x, gpu_time=+3ms, peak=+100MB"
 
 
-@dataclass(frozen=True)
-class Bound:
+class Bound(msgspec.Struct, frozen=True):
     """B may be above A by `share` of A, or by `absolute` in ns or bytes; one of them is set."""
 
     name: str
@@ -46,8 +46,7 @@ class Bound:
     absolute: Decimal | None = None
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(msgspec.Struct, frozen=True):
     """What a gate found: any failure means exit code 1."""
 
     failures: tuple[str, ...]

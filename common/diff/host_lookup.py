@@ -7,9 +7,9 @@ that a binary search finds the span that is open.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from itertools import pairwise
 
+import msgspec
 import numpy as np
 
 from common.traces.model import UNKNOWN, Bool, HostSpans, Int64, Trace
@@ -18,8 +18,7 @@ from common.traces.wrappers import is_wrapper
 DEEPEST = 64  # levels that are looked into; a recursion may nest thousands
 
 
-@dataclass(frozen=True)
-class Level:
+class Level(msgspec.Struct, frozen=True):
     """Spans that do not overlap within a thread: rows of the host table, by (thread, start)."""
 
     rows: Int64

@@ -41,10 +41,10 @@ say anything.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import IntEnum
 from itertools import chain
 
+import msgspec
 import numpy as np
 
 from common.diff.host_lookup import levels, outermost, wrappers
@@ -67,8 +67,7 @@ class Cause(IntEnum):
         return ("host late", "synchronise", "queue/dependency", "none known")[self]
 
 
-@dataclass(frozen=True)
-class IdleGaps:
+class IdleGaps(msgspec.Struct, frozen=True):
     """Idle time by (device, start). Columns of length n; a gap with two causes has two rows.
 
     Their order within the gap is synchronise, host late, queue/dependency.

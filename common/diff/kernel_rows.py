@@ -7,8 +7,7 @@ places of one path and name are taken together.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+import msgspec
 import numpy as np
 
 from common.diff.difference import Row, Tier
@@ -17,14 +16,14 @@ from common.diff.pairing import Pairs, occurrence, pair
 from common.diff.sequence import Launched, alike_threads, device_pairs, launched
 from common.timing.statistics import summarise
 from common.traces.model import UNKNOWN, Bool, GpuKind, Int64, Trace
+from common.traces.ordering import occurring
 
 MOST_ROWS = 20_000
 INTERVALS = 50  # of the largest rows
 FEWEST_STEPS = 10
 
 
-@dataclass(frozen=True)
-class Matched:
+class Matched(msgspec.Struct, frozen=True):
     """Two sides in launch order, and who is whose partner."""
 
     a: Launched
@@ -37,8 +36,28 @@ class Matched:
         return self.pairs.partner
 
 
-def match(a: Trace, b: Trace) -> Matched:
-    """Pairs the GPU work of two traces: device with device, step with step, thread with thread."""
+class Prepared(msgspec.Struct, frozen=True):
+    """A side in launch order, made before the other side was known; what was taken for granted."""
+
+    side: Launched
+    lanes: dict[int, int]
+    stepped: bool
+
+
+def prepare(trace: Trace) -> Prepared:
+    """What `match` does to each side by itself, as it will be for another side like this one."""
+    lanes = {device: rank for rank, device in enumerate(occurring(trace.gpu.device).tolist())}
+    stepped = len(trace.steps) > 1
+    return Prepared(launched(trace, lanes, stepped), lanes, stepped)
+
+
+def match(
+    a: Trace, b: Trace, ready: tuple[Prepared | None, Prepared | None] = (None, None)
+) -> Matched:
+    """Pairs the GPU work of two traces: device with device, step with step, thread with thread.
+
+    `ready` holds what was prepared of each; it is used where it fits the other side.
+    """
     lanes_a: dict[int, int] = {}
     lanes_b: dict[int, int] = {}
     for rank, (one, other) in enumerate(device_pairs(a.gpu.device, b.gpu.device)):
@@ -47,12 +66,23 @@ def match(a: Trace, b: Trace) -> Matched:
         if other is not None:
             lanes_b[other] = rank
     stepped = _stepped(a, b)
-    side_a, side_b = launched(a, lanes_a, stepped), launched(b, lanes_b, stepped)
+    side_a = _in_launch_order(a, lanes_a, stepped, ready[0])
+    side_b = _in_launch_order(b, lanes_b, stepped, ready[1])
     threads = alike_threads(side_a, side_b)
     if threads:
         side_a = launched(a, lanes_a, stepped, threads[0], side_a.tree)
         side_b = launched(b, lanes_b, stepped, threads[1], side_b.tree)
     return Matched(side_a, side_b, pair(side_a, side_b))
+
+
+def _in_launch_order(
+    trace: Trace, lanes: dict[int, int], stepped: bool, ready: Prepared | None
+) -> Launched:
+    if ready is None:
+        return launched(trace, lanes, stepped)
+    if ready.lanes == lanes and ready.stepped == stepped:
+        return ready.side
+    return launched(trace, lanes, stepped, tree=ready.side.tree)
 
 
 def _stepped(a: Trace, b: Trace) -> bool:

@@ -6,10 +6,10 @@ regions, graph calls, profiler steps) are looked through: they enclose work and 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import pairwise
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -21,8 +21,7 @@ UInt64 = NDArray[np.uint64]
 SEPARATOR = " / "
 
 
-@dataclass(frozen=True)
-class HostTree:
+class HostTree(msgspec.Struct, frozen=True):
     """Per row of Trace.host; UNKNOWN (-1) where there is none, or for spans that do not nest."""
 
     parent: Int64  # the innermost operator, annotation or call around it

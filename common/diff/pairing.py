@@ -12,8 +12,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+import msgspec
 import numpy as np
 
 from common.diff.alignment import align
@@ -25,8 +24,7 @@ SMALL = 4096  # cells of a table that is filled in Python
 EXACT, NORMALISED, FAMILY, KERNEL = 9, 6, 4, 1
 
 
-@dataclass
-class Pairs:
+class Pairs(msgspec.Struct):
     """Found so far. `partner` of each piece of A is an index in B; `joins_a` and `joins_b` are
     indexes on the same side, of the piece whose pair it belongs to. UNKNOWN (-1) without one."""
 

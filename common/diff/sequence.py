@@ -6,9 +6,9 @@ without any of these is a unit of its own. Units are what a comparison aligns fi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import zip_longest
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,8 +20,7 @@ from common.traces.ordering import occurring
 LEAST_ALIKE = 0.8  # of what two threads launched, for one to be taken for the other
 
 
-@dataclass(frozen=True)
-class Launched:
+class Launched(msgspec.Struct, frozen=True):
     """The GPU work of one trace in launch order. Columns of length n, and of length u for units."""
 
     trace: Trace

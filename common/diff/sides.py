@@ -10,9 +10,10 @@ A file that exists wins over the reading of `#` as a separator, so names with a 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from common.errors import UsageError
 from common.traces.formats import open_and_summarise
@@ -20,13 +21,12 @@ from common.traces.model import Trace
 from common.traces.side_by_side import begun
 
 SEPARATOR = "#"
-RUN = "run"
+RUN, TRACE = "run", "trace"
 # A tenth of a second of reading: a gzipped trace of 1 MB unpacks to 20.
 WORTH_A_PROCESS_BYTES = 1 << 20
 
 
-@dataclass(frozen=True)
-class Side:
+class Side(msgspec.Struct, frozen=True):
     """One side, opened. `path` and `run_folder` are for comparing, `label` is for showing.
 
     `samples` has one duration in ns per repetition of each phase, in measured order, and `rounds`
@@ -44,6 +44,7 @@ class Side:
     rounds: Mapping[str, tuple[int, ...]] | None = None
     variant: str | None = None
     run_folder: Path | None = None
+    ready: Any = None  # kernel_rows.Prepared, if its kernels were prepared for a comparison
 
     @property
     def trace(self) -> Trace:
@@ -74,12 +75,12 @@ def open_side(text: str) -> Side:
 
 
 def open_sides(
-    a: str, b: str, meanwhile: Callable[[Side], None] | None = None
+    a: str, b: str, meanwhile: Callable[[Side], Side] | None = None
 ) -> tuple[Side, Side]:
     """Both sides; large files are read at the same time, on two cores. Raises as `open_side`.
 
-    `meanwhile` is called with the side that is read here, while the other one may still be under
-    way: the larger one goes to the other process, for this one has more to do.
+    `meanwhile` may add to the side that is read here, while the other one may still be under way:
+    the larger one goes to the other process, for this one has more to do.
     """
     sizes = _size(a), _size(b)
     here, there = (b, a) if sizes[0] > sizes[1] else (a, b)
@@ -91,7 +92,7 @@ def open_sides(
                 other()  # of two that cannot be read, the first one is told
             raise
         if meanwhile is not None:
-            meanwhile(side)
+            side = meanwhile(side)
         return (side, other()) if here is a else (other(), side)
 
 
@@ -120,7 +121,7 @@ def check_kinds(a: Side, b: Side) -> tuple[str, ...]:
 
 
 def _what_it_holds(side: Side) -> str:
-    held = {"trace": "a trace", RUN: "a trace", "ncu": "a report of Nsight Compute"}
+    held = {TRACE: "a trace", RUN: "a trace", "ncu": "a report of Nsight Compute"}
     return held.get(side.kind, "a memory snapshot" if side.kind == "memory" else side.kind)
 
 

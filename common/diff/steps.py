@@ -12,8 +12,8 @@ A step is a profiler step, or, in a trace without, one occurrence of a range tha
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 
 from common.traces.intervals import total_ns
@@ -42,8 +42,7 @@ _FIGURES = re.compile(r"\d+(?:\.\d+)?")
 _NUMBERED = re.compile(r"(?i)^(.*(?:step|iter|iteration|batch|token)s?)[\s#:_=-]*\d+$")
 
 
-@dataclass(frozen=True)
-class Repetitions:
+class Repetitions(msgspec.Struct, frozen=True):
     """Spans in ns of the repetitions of `name`, in order. `notes` say what was left out."""
 
     name: str  # "profiler step" or "range NAME"
@@ -62,8 +61,7 @@ class Repetitions:
         return float(np.median(self.spans_ns))
 
 
-@dataclass(frozen=True)
-class RangeCandidate:
+class RangeCandidate(msgspec.Struct, frozen=True):
     """One range that repeats within one thread: sorted, without occurrences inside another."""
 
     name: str

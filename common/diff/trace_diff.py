@@ -6,13 +6,14 @@ Only what makes the asked rows is imported: a small trace is read in less time t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from common.diff.difference import Difference, GapCause, Gaps, Judgement, Remainder, Row, Tier
 from common.diff.gaps import compare_gaps, wall_clock
-from common.diff.kernel_rows import kernel_rows, match, matching_quality
+from common.diff.kernel_rows import Prepared, kernel_rows, match, matching_quality
 from common.errors import UsageError
 from common.traces.intervals import total_ns
 from common.traces.model import HostKind, Trace
@@ -21,6 +22,7 @@ from common.traces.side_by_side import begun
 if TYPE_CHECKING:
     from common.diff.range_rows import RangeRows
 
+Ready = tuple[Prepared | None, Prepared | None]
 CHOICES = ("kernel", "operator", "module", "range", "gap")
 WORTH_A_PROCESS = 10_000  # pieces of GPU work: a hundredth of a second of looking for gaps
 
@@ -31,10 +33,12 @@ def diff_traces(
     summaries: tuple[Mapping[str, Any], Mapping[str, Any]],
     judgement: Judgement,
     by: str | None = None,
+    ready: Ready = (None, None),
 ) -> Difference:
     """The difference of two traces; `by` is one of CHOICES, kernel (or operator on CPUs) if None.
 
-    Raises UsageError for an unknown `by`, and for kernels or gaps of traces without GPU work.
+    `ready` is what `kernel_rows.prepare` made of each side, if anything. Raises UsageError for an
+    unknown `by`, and for kernels or gaps of traces without GPU work.
     """
     on_gpu = a.has_gpu_events or b.has_gpu_events
     operators = any(summary["cpu_time_ns"] is not None for summary in summaries)
@@ -47,7 +51,7 @@ def diff_traces(
         raise UsageError("neither trace has GPU work or operators to list; use --by range")
     worthwhile = chosen != "gap" and len(a.gpu) + len(b.gpu) > WORTH_A_PROCESS
     with begun(partial(_idle, a, b), worthwhile) as idle:
-        found = _listed(a, b, chosen, on_gpu)
+        found = _listed(a, b, chosen, on_gpu, ready)
         gaps, clock = idle() if on_gpu else (None, [])
     rows = found.rows if gaps is None or chosen != "gap" else _gap_rows(gaps)
     if chosen == "gap" and gaps is not None:
@@ -78,17 +82,16 @@ def diff_traces(
     )
 
 
-@dataclass(frozen=True)
-class _Listed:
+class _Listed(msgspec.Struct, frozen=True):
     """What was asked for, row by row."""
 
     rows: tuple[Row, ...] = ()
     remainders: tuple[Remainder, ...] = ()
     warnings: tuple[str, ...] = ()
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    extra: Mapping[str, Any] = msgspec.field(default_factory=dict)
 
 
-def _listed(a: Trace, b: Trace, chosen: str, on_gpu: bool) -> _Listed:
+def _listed(a: Trace, b: Trace, chosen: str, on_gpu: bool, ready: Ready) -> _Listed:
     """The rows of one of CHOICES; none for gaps, which are counted beside."""
     if chosen == "gap":
         return _Listed()
@@ -101,7 +104,7 @@ def _listed(a: Trace, b: Trace, chosen: str, on_gpu: bool) -> _Listed:
         from common.diff.operator_rows import cpu_operator_rows
 
         return _Listed(*cpu_operator_rows(a, b))
-    matched = match(a, b)
+    matched = match(a, b, ready)
     rows = by_kernel = kernel_rows(matched)
     if chosen != "kernel":
         from common.diff.operator_rows import gpu_operator_rows

@@ -21,9 +21,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from enum import StrEnum
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -53,8 +53,7 @@ class Verdict(StrEnum):
     NOT_COMPARABLE = "NOT_COMPARABLE"  # given by callers that know the manifests, never by compare
 
 
-@dataclass(frozen=True)
-class Interval:
+class Interval(msgspec.Struct, frozen=True):
     """Two-sided confidence interval; `confidence` as a fraction, 0.95 for 95 %."""
 
     low: float
@@ -62,8 +61,7 @@ class Interval:
     confidence: float
 
 
-@dataclass(frozen=True)
-class Summary:
+class Summary(msgspec.Struct, frozen=True):
     """One side's samples in the unit they came in. `interval` is that of the median."""
 
     n: int
@@ -75,8 +73,7 @@ class Summary:
     maximum: float
 
 
-@dataclass(frozen=True)
-class Comparison:
+class Comparison(msgspec.Struct, frozen=True):
     """`ratio` is candidate / baseline of durations: above 1, the candidate is slower."""
 
     n: int
@@ -166,7 +163,7 @@ def compare_unpaired(
         f"drift between the sides counts as a difference: within {resolution:.1%} is called none",
         *judged.reasons,
     )
-    return replace(judged, reasons=reasons)
+    return msgspec.structs.replace(judged, reasons=reasons)
 
 
 def median_log_interval(

@@ -14,9 +14,10 @@ import json
 import re
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from common.errors import UsageError
 
@@ -27,8 +28,7 @@ LARGEST_COUNT = 1 << 53  # exact as a float too; no kernel has so many of anythi
 RESOURCES = ("registers", "stack_bytes", "shared_bytes", "threads")
 
 
-@dataclass(frozen=True)
-class CompiledKernel:
+class CompiledKernel(msgspec.Struct, frozen=True):
     """`resources` per thread (registers, stack) or per block (shared memory, threads)."""
 
     kernel: str
@@ -37,8 +37,8 @@ class CompiledKernel:
     resources: Mapping[str, int]
     instructions: Mapping[str, int]  # static counts by full opcode
     loop_instructions: int  # of the largest loop; 0: none
-    facts: Mapping[str, Any] = field(default_factory=dict)
-    metrics: Mapping[str, Any] = field(default_factory=dict)
+    facts: Mapping[str, Any] = msgspec.field(default_factory=dict)
+    metrics: Mapping[str, Any] = msgspec.field(default_factory=dict)
 
     @property
     def total_instructions(self) -> int:

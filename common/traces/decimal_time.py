@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from decimal import ROUND_HALF_EVEN, Context, Decimal
 
 import msgspec
@@ -38,8 +37,7 @@ _BELOW_10_000 = np.uint64(0x0000FFFF0000FFFF)
 _BELOW_10_8 = np.uint64(0x00000000FFFFFFFF)
 
 
-@dataclass(frozen=True)
-class Times:
+class Times(msgspec.Struct, frozen=True):
     """`ns` where `valid`; `finer` numbers had digits below a nanosecond and were rounded."""
 
     ns: Int64

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from common.errors import UsageError
 from common.traces.byte_source import ByteSource
@@ -16,8 +17,7 @@ from common.traces.model import Trace
 HEAD_BYTES = 4096
 
 
-@dataclass(frozen=True)
-class Format:
+class Format(msgspec.Struct, frozen=True):
     """One kind of file. `read` and `summarise` are "module:function", imported when needed.
 
     read(path: Path) -> what the file holds;  summarise(that, path) -> dict that is ready for JSON.

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import compress
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from common.traces.decimal_time import (
@@ -83,8 +83,7 @@ class Interned(dict[Any, int]):
         return np.fromiter(map(self.__getitem__, values), np.int64, len(values))
 
 
-@dataclass(frozen=True)
-class _Piece:
+class _Piece(msgspec.Struct, frozen=True):
     """The spans of a piece of the file; their times as text, joined by commas."""
 
     columns: dict[str, Any]
