@@ -1,4 +1,4 @@
-"""What can a command that only reads files leave out of its start? Small diffs are mostly imports."""
+"""What can a command that only reads files leave out of its start? A small diff is mostly that."""
 
 from __future__ import annotations
 

@@ -267,12 +267,12 @@ def _validate(path: Path, problem: Problem) -> None:
                 "max_rounds, max_seconds, settings or presets"
             )
         for preset, own in limits.get("presets", {}).items():
-            strange = sorted(own.keys() - {"max_rounds", "max_seconds"})
+            strange = sorted(own.keys() - {"max_rounds", "max_seconds", "settings"})
             if preset not in problem.presets or strange:
                 what = f"sets {strange[0]!r}" if strange else "names no preset"
                 raise UsageError(
                     f"{path}: [studies.{study}.presets.{preset}] {what}; use one of "
-                    f"{', '.join(problem.presets)} and max_rounds or max_seconds"
+                    f"{', '.join(problem.presets)} and max_rounds, max_seconds or settings"
                 )
     for study in problem.studies():
         if not NAME.fullmatch(study):

@@ -116,7 +116,11 @@ def limited(request: Request, study: str) -> Request:
         request,
         preset=replace(
             preset,
-            settings={**preset.settings, **limits.get("settings", {})},
+            settings={
+                **preset.settings,
+                **limits.get("settings", {}),
+                **here.get("settings", {}),
+            },
             max_rounds=here.get("max_rounds", rounds),
             max_seconds=here.get("max_seconds", seconds),
         ),

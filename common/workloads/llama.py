@@ -52,10 +52,13 @@ class LlamaConfig:
 # tiny: for tests; its lm_head has exactly 2^20 elements, so that MiB read as bytes per element.
 # cpu: 130 M weights in linear layers on two layers = 260 MB in bf16, larger than the L3 of all but
 # the largest server CPUs.
+# cpu-layer: one layer of it and a small head, 52 M weights: for studies whose cells are near each
+# other and which need many rounds; its largest matrix is 25 MB in bf16, 50 MB unpacked to float32.
 # llama-*: the published shapes (config.json of the models of these names).
 CONFIGS = {
     "tiny": LlamaConfig(2, 512, 8, 2, 1536, 2048, 64, 64),
     "cpu": LlamaConfig(2, 2048, 16, 4, 6144, 16384, 64, 128),
+    "cpu-layer": LlamaConfig(1, 2048, 16, 4, 6144, 2048, 64, 128),
     "llama-3.2-3b": LlamaConfig(
         28, 3072, 24, 8, 8192, 128256, 512, 128, True, rope_scaling=RopeScaling(32.0)
     ),

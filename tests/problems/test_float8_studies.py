@@ -256,6 +256,9 @@ def test_the_limits_of_a_study_change_the_preset_and_nothing_else() -> None:
     longer = limited(of_cpu, "decode").preset
     assert (longer.max_rounds, longer.max_seconds) == (200, 200)
     assert longer.settings == of_cpu.preset.settings and of_cpu.preset.max_seconds == 95
+    more = limited(of_cpu, "ablation").preset
+    assert more.settings == of_cpu.preset.settings | {"decode_steps": 1, "model": "cpu-layer"}
+    assert more.max_seconds == 150 and of_cpu.preset.settings["model"] == "cpu"
 
 
 @pytest.mark.parametrize(
@@ -265,6 +268,7 @@ def test_the_limits_of_a_study_change_the_preset_and_nothing_else() -> None:
         ("max_rounds = 10\n", "rounds = 10\n", "ablation] sets 'rounds'; use one of"),
         ("decode.presets.cpu]", "decode.presets.gpu]", "presets.gpu] names no preset; use one of"),
         ("max_rounds = 200", "rounds = 200", "presets.cpu] sets 'rounds'; use one of"),
+        ("settings = { model", "setting = { model", "presets.cpu] sets 'setting'; use one of"),
     ],
 )
 def test_limits_of_no_study_or_of_something_else_are_refused(
