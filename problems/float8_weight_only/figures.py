@@ -55,17 +55,22 @@ def figures_of(found: Recorded, study: str) -> dict[str, Any]:
 
 
 def shares(found: Recorded) -> Chart:
-    """Fused float8 and our bf16 kernel as shares of the read bandwidth, by shape."""
+    """The float8 and bf16 kernels as shares of the read bandwidth and of the roof, by shape."""
+    shown = {
+        "share": ("float8, fused", 3),
+        "roof_share": ("… of the slower of read and its instructions", 4),
+        "own_share": ("bf16, our GEMV", 2),
+    }
     marks = []
     for name, figure in figures_of(found, "kernels").items():
         kind, _, shape = name.rpartition("_")
-        if kind not in ("share", "own_share"):
+        if kind not in shown:
             continue
         value, ends = figure["value"], figure.get("interval")
         bounds = (ends[0], ends[1]) if ends else None
-        label = f"{'float8, fused' if kind == 'share' else 'bf16, our GEMV'} {shape}"
+        label, style = shown[kind]
         text = f"{100 * value:.0f} %" + (f" ({interval(*bounds)})" if bounds else "")
-        marks.append(Mark(label, value, text, bounds, 3 if kind == "share" else 2))
+        marks.append(Mark(f"{label} {shape}", value, text, bounds, style))
     most = max(1.0, *(end for m in marks for end in (m.value, *(m.interval or ()))))
     how = (
         "Time of a pure read of the same bytes over the kernel's, in the same rounds; 1 is the bus."

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -390,6 +391,22 @@ def test_the_bf16_baseline_and_the_read_are_right(default_set: str) -> None:
             for prefetch in (True, False):
                 assert operators.read_only(words, prefetch) == seen ^ 1 << 40
             words[place] ^= 1 << 40
+
+
+def test_the_instructions_alone_take_time_in_proportion(default_set: str) -> None:
+    """The compiler must not see that nothing comes of them: 64 codes take a core 1 ns."""
+    for name in usable_sets():
+        operators.instruction_set(name)
+        counted = operators.instructions_alone(1)
+        assert counted == (name != "portable")
+        if not counted:
+            continue
+        took = []
+        for codes in (1 << 24, 1 << 26):
+            began = time.perf_counter_ns()
+            operators.instructions_alone(codes)
+            took.append((time.perf_counter_ns() - began) / codes)
+        assert min(took) >= 1 / 64 / torch.get_num_threads()
 
 
 def test_the_operator_passes_torchs_own_checks_and_compiles_as_one_graph() -> None:

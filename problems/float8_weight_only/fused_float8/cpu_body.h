@@ -253,3 +253,15 @@ TARGET static int64_t read_stream(const uint8_t* from, int64_t bytes) {
 TARGET static int64_t read_only(const uint8_t* from, int64_t bytes, bool prefetch) {
   return prefetch ? read_stream<true>(from, bytes) : read_stream<false>(from, bytes);
 }
+
+// As many vector instructions as decode and multiply `codes` codes, 12 for V::BYTES of them, all of a kind that
+// every vector unit has, and nothing else: what the units give, whatever the memory does.
+TARGET static void instructions_alone(int64_t codes) {
+  typename V::I chains[8];
+  for (auto& one : chains) one = V::set16(1);
+  for (int64_t k = 0; k < codes; k += 4 * V::BYTES)  // 48 of them in six rounds of eight
+#pragma GCC unroll 6
+    for (int round = 0; round < 6; round++)
+#pragma GCC unroll 8
+      for (auto& one : chains) one = V::doubled(one);
+}

@@ -145,15 +145,16 @@ struct Kernels {
   int (*largest_finite)(const uint16_t*, int64_t);
   void (*float8_order)(const uint16_t*, int64_t, float, float*);
   void (*bf16_order)(const uint16_t*, int64_t, float*);
+  void (*instructions_alone)(int64_t);  // or none, where nobody counted them
 };
 
 const Kernels PORTABLE = {
     "portable", 0, portable::float8_linear, portable::bf16_gemv, portable::read_only,
-    nullptr, nullptr, portable::bf16_order};
+    nullptr, nullptr, portable::bf16_order, nullptr};
 #if defined(__x86_64__)
 #define KERNELS_OF(isa)                                                            \
   isa::float8_linear, isa::bf16_gemv, isa::read_only, isa::largest_finite, isa::float8_order, \
-      isa::bf16_order
+      isa::bf16_order, isa::instructions_alone
 const Kernels AVX2 = {"avx2", 32, KERNELS_OF(avx2)};
 const Kernels AVX512 = {"avx512", 64, KERNELS_OF(avx512)};
 const Kernels EMULATED = {"avx512-emulated", 64, KERNELS_OF(avx512_emulated)};
@@ -342,6 +343,14 @@ int64_t read_only(const at::Tensor& tensor, bool prefetch) {
   return all;
 }
 
+// Runs what instructions_alone says, for so many codes on all threads; false where nobody counted.
+bool instructions_alone(int64_t codes) {
+  const Kernels& use = kernels();
+  if (!use.instructions_alone) return false;
+  at::parallel_for(0, codes, BYTES_PER_TASK, [&](int64_t a, int64_t b) { use.instructions_alone(b - a); });
+  return true;
+}
+
 // A contiguous copy in memory that the kernel may back with pages of 2 MiB: a stream through 4 KiB
 // pages stops at each of them for a translation. Small tensors, and other systems, get a plain copy.
 // Mapped anew each time: what malloc gives has been used before, in small pages that stay small.
@@ -375,4 +384,5 @@ TORCH_LIBRARY_IMPL(float8_weight_only, CPU, library) {
 }
 TORCH_LIBRARY_IMPL(float8_weight_only, CompositeExplicitAutograd, library) {
   library.impl("instruction_set", instruction_set);
+  library.impl("instructions_alone", instructions_alone);
 }

@@ -24,6 +24,11 @@ struct Avx2 {
   }
   INLINE(AVX2_TARGET) I both(I a, I b) { return _mm256_and_si256(a, b); }
   INLINE(AVX2_TARGET) I exclusive(I a, I b) { return _mm256_xor_si256(a, b); }
+  INLINE(AVX2_TARGET) I doubled(I v) {  // and not known to be: the compiler must do it each time
+    v = _mm256_add_epi16(v, v);
+    __asm__ volatile("" : "+x"(v));
+    return v;
+  }
   INLINE(AVX2_TARGET) I set32(int32_t v) { return _mm256_set1_epi32(v); }
   INLINE(AVX2_TARGET) I sll32_by_16(I v) { return _mm256_slli_epi32(v, 16); }
   INLINE(AVX2_TARGET) F as_floats(I v) { return _mm256_castsi256_ps(v); }
@@ -58,6 +63,11 @@ struct Avx512 {
   }
   INLINE(AVX512_TARGET) I both(I a, I b) { return _mm512_and_si512(a, b); }
   INLINE(AVX512_TARGET) I exclusive(I a, I b) { return _mm512_xor_si512(a, b); }
+  INLINE(AVX512_TARGET) I doubled(I v) {
+    v = _mm512_add_epi16(v, v);
+    __asm__ volatile("" : "+v"(v));
+    return v;
+  }
   INLINE(AVX512_TARGET) I set32(int32_t v) { return _mm512_set1_epi32(v); }
   INLINE(AVX512_TARGET) I sll32_by_16(I v) { return _mm512_slli_epi32(v, 16); }
   INLINE(AVX512_TARGET) F as_floats(I v) { return _mm512_castsi512_ps(v); }
@@ -91,6 +101,7 @@ struct Twice {
   INLINE(AVX2_TARGET) I exclusive(I x, I y) {
     return {Avx2::exclusive(x.a, y.a), Avx2::exclusive(x.b, y.b)};
   }
+  INLINE(AVX2_TARGET) I doubled(I v) { return {Avx2::doubled(v.a), Avx2::doubled(v.b)}; }
   INLINE(AVX2_TARGET) I set32(int32_t v) { return {Avx2::set32(v), Avx2::set32(v)}; }
   INLINE(AVX2_TARGET) I sll32_by_16(I v) { return {Avx2::sll32_by_16(v.a), Avx2::sll32_by_16(v.b)}; }
   INLINE(AVX2_TARGET) F as_floats(I v) { return {Avx2::as_floats(v.a), Avx2::as_floats(v.b)}; }
