@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+import statistics
 from pathlib import Path
 from typing import Any
 
 OURS, BARE = "worklog", "msgspec bound"
+# HTA's pair on the machine and in the minute where its target of 0.6 s was set.
+BOUND_AT_THE_TARGET_S = 0.24
 BLOCK = re.compile(r"(<!-- figures -->\n).*?(<!-- end of figures -->)", re.DOTALL)
 
 HERE = Path(__file__).resolve().parent
@@ -55,6 +58,7 @@ def _hta(part: dict[str, Any]) -> list[str]:
     successor = _best(costs, "traceinsight")
     targets = [
         _target("wall ≤ 0.6 s", own["wall_s"] <= 0.6),
+        *_at_the_clock_of_the_target(own, costs.get(BARE, {})),
         _target("peak ≤ 160 MiB", own["peak_mib"] <= 160),
     ]
     for says, times, other in (
@@ -66,6 +70,22 @@ def _hta(part: dict[str, Any]) -> list[str]:
             ratio = other / own["wall_s"]
             targets.append(_target(f"≥ {times} × faster than {says} ({ratio:.1f})", ratio >= times))
     return [*rows, "", *targets, _about(part), ""]
+
+
+def _at_the_clock_of_the_target(own: dict[str, Any], bare: dict[str, Any]) -> list[str]:
+    """The same by the ratio to the bound, which ran beside: machines differ, and minutes do."""
+    pairs = list(zip(own.get("walls_s", ()), bare.get("walls_s", ()), strict=False))
+    if not pairs:
+        return []
+    ratios = sorted(a / b for a, b in pairs)
+    middle = statistics.median(ratios)
+    low, high = ratios[len(ratios) // 4], ratios[3 * len(ratios) // 4]
+    seconds = middle * BOUND_AT_THE_TARGET_S
+    says = (
+        f"{middle:.2f} × the bound in the same minute (half of the pairs: {low:.2f} … {high:.2f}), "
+        f"so {seconds:.2f} s where the bound takes {BOUND_AT_THE_TARGET_S} s (there 0.6 s was set)"
+    )
+    return [_target(says, seconds <= 0.6)]
 
 
 def _best(costs: dict[str, Any], start: str) -> float | None:
@@ -112,8 +132,10 @@ def table_of(costs: dict[str, Any], own: dict[str, float]) -> list[str]:
     ]
     for name, c in costs.items():
         wall, cpu = c["wall_s"] / own["wall_s"], c["cpu_s"] / own["cpu_s"]
+        walls = c.get("walls_s", ())
+        spread = f" ({min(walls):.2f} … {max(walls):.2f})" if len(walls) > 1 else ""
         lines.append(
-            f"| {name} | {c['wall_s']:.2f} | {c['cpu_s']:.2f} | {wall:.2f} | {cpu:.2f} | "
+            f"| {name} | {c['wall_s']:.2f}{spread} | {c['cpu_s']:.2f} | {wall:.2f} | {cpu:.2f} | "
             f"{c['peak_mib']:,} | {c['runs']} |"
         )
     return lines

@@ -117,7 +117,8 @@ def interleaved(
 ) -> tuple[dict[str, list[Cost]], dict[str, str]]:
     """({name: costs}, {name: why it failed}): all of them in turn within each round.
 
-    A first round is thrown away: it compiles modules and brings the files into memory.
+    What stands there several times is measured several times in each round. A first round is thrown
+    away: it compiles modules and brings the files into memory.
     """
     costs: dict[str, list[Cost]] = {}
     failed: dict[str, str] = {}
@@ -136,14 +137,15 @@ def interleaved(
     return costs, failed
 
 
-def medians(costs: Mapping[str, list[Cost]]) -> dict[str, dict[str, float]]:
-    """Medians of the times, the largest of the peaks."""
+def medians(costs: Mapping[str, list[Cost]]) -> dict[str, dict[str, Any]]:
+    """Medians of the times and all wall times in measured order, the largest of the peaks."""
     return {
         name: {
             "wall_s": round(statistics.median(cost.wall_s for cost in found), 3),
             "cpu_s": round(statistics.median(cost.cpu_s for cost in found), 3),
             "peak_mib": round(max(cost.peak_bytes for cost in found) / (1 << 20)),
             "runs": len(found),
+            "walls_s": [round(cost.wall_s, 3) for cost in found],
         }
         for name, found in costs.items()
     }

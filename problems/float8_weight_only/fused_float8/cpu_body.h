@@ -11,11 +11,10 @@
 // them, so that nothing is ever shuffled. Per 32 codes of 256-bit vectors: 1 multiplication, 3
 // shifts, 4 ands and 4 fused multiply-adds, 12 operations or 3 cycles of four vector units.
 //
-// Reading. Lines are asked for twice. First in the order in which they lie, AHEAD_BYTES or one group
-// of rows before they are needed, into the second cache: into the first they would drive out the
-// activations. Then, NEAR_BYTES before, into the first: a core asks for few lines at a time, and a
-// load that waits for the second cache holds one of those places (3 to 6 % of the time here). Of
-// the activations, one load serves all rows of a group.
+// Reading. Lines are asked for in the order in which they lie, into the second cache: into the first
+// they would drive out the activations. Twice, FURTHER_BYTES and AHEAD_BYTES before the next group of
+// rows needs them: a core drops such a request where too many are under way, and a line that was
+// dropped costs a whole wait. The second time costs an instruction per line and is worth 2 to 8 %.
 
 template <int SHIFT>  // 4: e4m3fn, 3: e5m2
 struct Codes {
@@ -89,12 +88,12 @@ TARGET static void dots(
   for (auto& row : acc)
     for (auto& one : row)
       for (auto& chain : one) chain = V::zero();
-  const uint8_t* ahead = codes + std::max<int64_t>(ROWS * stride, AHEAD_BYTES);
+  const uint8_t* next = codes + ROWS * stride;
   for (int64_t k = 0; k < columns; k += 64) {
 #pragma GCC unroll 4
     for (int r = 0; r < ROWS; r++) {
-      __builtin_prefetch(ahead + ROWS * k + 64 * r, 0, 2);
-      if (M == 1) __builtin_prefetch(codes + r * stride + k + NEAR_BYTES, 0, 3);
+      __builtin_prefetch(next + ROWS * k + 64 * r + FURTHER_BYTES, 0, 2);
+      if (M == 1) __builtin_prefetch(next + ROWS * k + 64 * r + AHEAD_BYTES, 0, 2);
     }
 #pragma GCC unroll 2
     for (int part = 0; part < 64; part += V::BYTES) {
@@ -176,20 +175,20 @@ template <int ROWS>
 TARGET static void bf16_rows(
     const uint16_t* w, int64_t stride, const float* x, int64_t columns, float* sums) {
   constexpr int STEP = V::BYTES / 2;
-  constexpr int CHAINS = ROWS > 1 ? 1 : 4;  // eight independent sums, or four of a single row
+  constexpr int CHAINS = 4;  // of each row: eight independent sums
   typename V::F acc[ROWS][CHAINS];
   for (auto& row : acc)
     for (auto& chain : row) chain = V::zero();
-  const uint16_t* ahead = w + std::max<int64_t>(ROWS * stride, AHEAD_BYTES / 2);
+  const uint16_t* next = w + ROWS * stride;
   for (int64_t k = 0; k < columns; k += 32) {  // one cache line
-#pragma GCC unroll 8
+#pragma GCC unroll 2
     for (int r = 0; r < ROWS; r++) {
-      __builtin_prefetch(ahead + ROWS * k + 32 * r, 0, 2);
-      if (ROWS > 1) __builtin_prefetch(w + r * stride + k + NEAR_BYTES / 2, 0, 3);
+      __builtin_prefetch(next + ROWS * k + 32 * r + FURTHER_BYTES / 2, 0, 2);
+      __builtin_prefetch(next + ROWS * k + 32 * r + AHEAD_BYTES / 2, 0, 2);
     }
 #pragma GCC unroll 2
     for (int part = 0; part < 32; part += STEP)
-#pragma GCC unroll 8
+#pragma GCC unroll 2
       for (int r = 0; r < ROWS; r++) {
         const typename V::I raw = V::load(w + r * stride + k + part);
         const float* here = x + k + part;
@@ -221,14 +220,11 @@ TARGET static void bf16_group(
   for (int r = 0; r < ROWS; r++) y[n + r] = to_bf16(sums[r]);
 }
 
-// Row by row, one stream, while the activations take a quarter of the first cache; else eight rows share
-// each load of them.
+// Two rows share each load of the activations; more of them make more streams than the CPU follows.
 TARGET static void bf16_gemv(
     const uint16_t* w, int64_t columns, const float* x, uint16_t* y, int64_t from, int64_t to) {
-  constexpr int64_t IN_FIRST_CACHE = 8 << 10;
   int64_t n = from;
-  if (4 * columns > IN_FIRST_CACHE)
-    for (; n + 8 <= to; n += 8) bf16_group<8>(w, columns, x, y, n);
+  for (; n + 2 <= to; n += 2) bf16_group<2>(w, columns, x, y, n);
   for (; n < to; n++) bf16_group<1>(w, columns, x, y, n);
 }
 

@@ -18,14 +18,15 @@
 #include <string>
 #include <vector>
 
+#include "work_sharing.h"
 #if defined(__x86_64__)
 #include "cpu_vectors.h"
 #endif
 
 namespace {
 
-constexpr int64_t AHEAD_BYTES = 32 << 10;  // at least, of weights that are computed with
-constexpr int64_t NEAR_BYTES = 256;          // and again, of rows that run side by side
+constexpr int64_t FURTHER_BYTES = 16 << 10;  // of weights that are computed with: asked for first
+constexpr int64_t AHEAD_BYTES = 4 << 10;     // and again
 constexpr int READ_AHEAD_BYTES = 4096;      // of those that are only read
 constexpr int64_t BYTES_PER_TASK = 64 << 10;
 
@@ -285,13 +286,13 @@ at::Tensor float8_linear(
       static_cast<uint16_t*>(y.data_ptr()),
       m, rows, columns, padded, columns / 64 * 64, shift, scale.numel() == rows && rows > 1};
   const int64_t quads = (rows + 3) / 4, bytes = std::max<int64_t>(4 * columns, 1);
-  at::parallel_for(0, quads, std::max<int64_t>(1, BYTES_PER_TASK / bytes), [&](int64_t a, int64_t b) {
+  share_work(quads, std::max<int64_t>(1, BYTES_PER_TASK / bytes), [&](auto next) {
     const ExactSubnormals here;
     const Activations activations(from, m, columns, padded, use, shift);
     Float8Job part = job;
     part.x = activations.values;
     part.back = activations.back.data();
-    use.float8_linear(part, 4 * a, std::min(4 * b, rows));
+    for (int64_t a, b; next(a, b);) use.float8_linear(part, 4 * a, std::min(4 * b, rows));
   });
   if (use.vector_bytes && nan_rows.numel()) {
     const int64_t* bad = nan_rows.const_data_ptr<int64_t>();
@@ -319,13 +320,14 @@ at::Tensor bf16_gemv(const at::Tensor& x, const at::Tensor& weight) {
   const int64_t padded = (columns + 63) / 64 * 64;
   const auto* w = static_cast<const uint16_t*>(weight.const_data_ptr());
   auto* out = static_cast<uint16_t*>(y.data_ptr());
-  const int64_t octets = (rows + 7) / 8, bytes = std::max<int64_t>(16 * columns, 1);
-  at::parallel_for(0, octets, std::max<int64_t>(1, BYTES_PER_TASK / bytes), [&](int64_t a, int64_t b) {
+  const int64_t pairs = (rows + 1) / 2, bytes = std::max<int64_t>(4 * columns, 1);
+  share_work(pairs, std::max<int64_t>(1, BYTES_PER_TASK / bytes), [&](auto next) {
     static thread_local std::vector<float> held;  // each thread's own, as above
     static thread_local std::vector<uint16_t> padding;
     float* ordered = aligned(held, padded);
     use.bf16_order(padded_row(from, columns, padded, padding), padded, ordered);
-    use.bf16_gemv(w, columns, ordered, out, 8 * a, std::min(8 * b, rows));
+    for (int64_t a, b; next(a, b);)
+      use.bf16_gemv(w, columns, ordered, out, 2 * a, std::min(2 * b, rows));
   });
   return y;
 }
@@ -337,8 +339,8 @@ int64_t read_only(const at::Tensor& tensor, bool prefetch) {
   const Kernels& use = kernels();
   std::atomic<int64_t> all{0};
   const int64_t parts = int64_t(tensor.nbytes()) / 512;
-  at::parallel_for(0, parts, BYTES_PER_TASK / 512, [&](int64_t a, int64_t b) {
-    all ^= use.read_only(data + 512 * a, 512 * (b - a), prefetch);
+  share_work(parts, BYTES_PER_TASK / 512, [&](auto next) {
+    for (int64_t a, b; next(a, b);) all ^= use.read_only(data + 512 * a, 512 * (b - a), prefetch);
   });
   return all;
 }
@@ -347,7 +349,9 @@ int64_t read_only(const at::Tensor& tensor, bool prefetch) {
 bool instructions_alone(int64_t codes) {
   const Kernels& use = kernels();
   if (!use.instructions_alone) return false;
-  at::parallel_for(0, codes, BYTES_PER_TASK, [&](int64_t a, int64_t b) { use.instructions_alone(b - a); });
+  share_work(codes, BYTES_PER_TASK, [&](auto next) {
+    for (int64_t a, b; next(a, b);) use.instructions_alone(b - a);
+  });
   return true;
 }
 
