@@ -8,8 +8,8 @@
 // multiplication of bytes by 2^4. e5m2 is the same with a shift by 3 and 2^-112. A bfloat16 is the
 // upper half of a float32: no conversion instruction is needed. The activations carry the missing
 // power of two (Activations in cpu_kernels.cpp), and come in the order in which the lanes meet
-// them, so that nothing is ever shuffled. Per 32 codes of 256-bit vectors: 1 multiplication, 3
-// shifts, 4 ands and 4 fused multiply-adds, 12 operations or 3 cycles of four vector units.
+// them, so that nothing is ever shuffled. Per 32 codes of 256-bit vectors: 2 multiplications (one
+// shifts), 2 shifts, 4 ands and 4 fused multiply-adds, 12 operations or 3 cycles of four vector units.
 //
 // Reading. Lines are asked for in the order in which they lie, into the second cache: into the first
 // they would drive out the activations. Twice, FURTHER_BYTES and AHEAD_BYTES before the next group of
