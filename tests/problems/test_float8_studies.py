@@ -255,7 +255,8 @@ def test_the_limits_of_a_study_change_the_preset_and_nothing_else() -> None:
     of_cpu = settle("float8_weight_only", "cpu", device="cpu")
     longer = limited(of_cpu, "decode").preset
     assert (longer.max_rounds, longer.max_seconds) == (200, 200)
-    assert longer.settings == of_cpu.preset.settings and of_cpu.preset.max_seconds == 95
+    assert longer.settings == of_cpu.preset.settings | {"decode_steps": 8}
+    assert of_cpu.preset.max_seconds == 95 and of_cpu.preset.settings["decode_steps"] == 4
     more = limited(of_cpu, "ablation").preset
     assert more.settings == of_cpu.preset.settings | {"decode_steps": 1, "model": "cpu-layer"}
     assert more.max_seconds == 150 and of_cpu.preset.settings["model"] == "cpu"
