@@ -14,6 +14,7 @@ import pytest
 # What measures time, or takes both cores itself, is run by itself; the rest two at a time.
 ALONE: tuple[str, ...] = (
     "tests/experiments/test_bench.py",
+    "tests/experiments/test_capture.py",
     "tests/floors/test_measure.py",
     "tests/problems/test_float8_weight_only.py",
     "tests/problems/test_fused_float8_cpu.py",

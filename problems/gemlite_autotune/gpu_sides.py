@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from typing import Any
+
+from msgspec import to_builtins
 
 from common.errors import PreconditionError
 from common.recording.ranges import named_range
@@ -135,11 +136,11 @@ def time_sides(
         name: [s.duration_ns for s in measured.samples if s.variant == name] for name in sides
     }
     found["ns"] = {
-        name: asdict(summarise([ns / copies for ns in samples]))
+        name: to_builtins(summarise([ns / copies for ns in samples]))
         for name, samples in found["samples_ns"].items()
     }
     found["against_default"] = {
-        name: {**asdict(result), "verdict": str(result.verdict)}
+        name: {**to_builtins(result), "verdict": str(result.verdict)}
         for (name, _), result in comparisons(measured).items()
     }
     return found

@@ -495,3 +495,24 @@ def test_a_compiler_that_fails_leaves_nothing_half_done(tmp_path: Path) -> None:
     reason, right = done.stdout.splitlines()
     assert "cannot be built" in reason and right == "True"
     assert not [p for p in (tmp_path / "cache").rglob("*") if p.is_file()]
+
+
+@pytest.mark.parametrize("threads", [2, 3, 8])
+def test_threads_that_share_rows_leave_none_out(default_set: str, threads: int) -> None:
+    """Whoever is done takes half of what another has left: every row once, whatever the order."""
+    before = torch.get_num_threads()
+    try:
+        for n, k in [(1, 64), (5, 4096), (1027, 512), (260, 2048)]:
+            x, packed = random_case(1, n, k)
+            weight = torch.randn(n, k).bfloat16()
+            arguments = (x, packed.values, packed.scale, packed.nan_rows)
+            torch.set_num_threads(1)
+            float8, bf16 = operators.linear(*arguments), operators.bf16_gemv(x, weight)
+            seen = operators.read_only(weight.contiguous())
+            torch.set_num_threads(threads)
+            for _ in range(30):
+                assert torch.equal(operators.linear(*arguments), float8)
+                assert torch.equal(operators.bf16_gemv(x, weight), bf16)
+                assert operators.read_only(weight) == seen
+    finally:
+        torch.set_num_threads(before)

@@ -73,7 +73,8 @@ class Stretches {
 // of `piece` or fewer, and false when there are no more.
 template <class Work>
 void share_work(int64_t count, int64_t piece, const Work& work) {
-  const int64_t threads = std::min<int64_t>(at::get_num_threads(), (count + piece - 1) / piece);
+  const int64_t most = at::in_parallel_region() ? 1 : at::get_num_threads();
+  const int64_t threads = std::min<int64_t>(most, (count + piece - 1) / piece);
   if (threads < 1) return;
   Stretches stretches(count, piece, threads);
   at::parallel_for(0, threads, 1, [&](int64_t first, int64_t last) {
