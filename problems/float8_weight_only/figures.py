@@ -58,7 +58,7 @@ def shares(found: Recorded) -> Chart:
     """The float8 and bf16 kernels as shares of the read bandwidth and of the roof, by shape."""
     shown = {
         "share": ("float8, fused", 3),
-        "roof_share": ("… of the slower of read and its instructions", 4),
+        "roof_share": ("float8, of its bound", 4),
         "own_share": ("bf16, our GEMV", 2),
     }
     marks = []
@@ -73,7 +73,8 @@ def shares(found: Recorded) -> Chart:
         marks.append(Mark(f"{label} {shape}", value, text, bounds, style))
     most = max(1.0, *(end for m in marks for end in (m.value, *(m.interval or ()))))
     how = (
-        "Time of a pure read of the same bytes over the kernel's, in the same rounds; 1 is the bus."
+        "Time of a pure read of the same bytes over the kernel's, in the same rounds; its bound: "
+        "the slower of that and 12 instructions."
     )
     title = "One linear layer, one row: share of the read bandwidth"
     return Chart(title, how, "share", marks, Scale(0, 1.05 * most), origin(found), one=1.0)
