@@ -44,16 +44,17 @@ class Prepared(msgspec.Struct, frozen=True):
     stepped: bool
 
 
+Ready = tuple[Prepared | None, Prepared | None]
+
+
 def prepare(trace: Trace) -> Prepared:
     """What `match` does to each side by itself, as it will be for another side like this one."""
     lanes = {device: rank for rank, device in enumerate(occurring(trace.gpu.device).tolist())}
-    stepped = len(trace.steps) > 1
+    stepped = _stepped(trace, trace)
     return Prepared(launched(trace, lanes, stepped), lanes, stepped)
 
 
-def match(
-    a: Trace, b: Trace, ready: tuple[Prepared | None, Prepared | None] = (None, None)
-) -> Matched:
+def match(a: Trace, b: Trace, ready: Ready = (None, None)) -> Matched:
     """Pairs the GPU work of two traces: device with device, step with step, thread with thread.
 
     `ready` holds what was prepared of each; it is used where it fits the other side.

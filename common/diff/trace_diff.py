@@ -13,7 +13,7 @@ import msgspec
 
 from common.diff.difference import Difference, GapCause, Gaps, Judgement, Remainder, Row, Tier
 from common.diff.gaps import compare_gaps, wall_clock
-from common.diff.kernel_rows import Prepared, kernel_rows, match, matching_quality
+from common.diff.kernel_rows import Ready, kernel_rows, match, matching_quality
 from common.errors import UsageError
 from common.traces.intervals import total_ns
 from common.traces.model import HostKind, Trace
@@ -22,7 +22,6 @@ from common.traces.side_by_side import begun
 if TYPE_CHECKING:
     from common.diff.range_rows import RangeRows
 
-Ready = tuple[Prepared | None, Prepared | None]
 CHOICES = ("kernel", "operator", "module", "range", "gap")
 WORTH_A_PROCESS = 10_000  # pieces of GPU work: a hundredth of a second of looking for gaps
 
