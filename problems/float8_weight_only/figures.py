@@ -74,7 +74,7 @@ def shares(found: Recorded) -> Chart:
     most = max(1.0, *(end for m in marks for end in (m.value, *(m.interval or ()))))
     how = (
         "Time of a pure read of the same bytes over the kernel's, in the same rounds; its bound: "
-        "the slower of that and 12 instructions."
+        "the slower of that and its instructions alone."
     )
     title = "One linear layer, one row: share of the read bandwidth"
     return Chart(title, how, "share", marks, Scale(0, 1.05 * most), origin(found), one=1.0)

@@ -43,7 +43,7 @@ RULES = {"": StopRule(40, 400, 40.0, 0.004, 0.01), "tiny": StopRule(10, 10, 1.0)
 SCREENED, TOO_SLOW = 3, 2.0
 COLUMNS = ("N × K", "what", "bytes per weight", "GB/s", "of the read", "time ÷ fused", "rounds")
 FUSED, OWN, CACHED = "fused float8", "own bf16 GEMV", "fused float8, weights in the caches"
-ALONE = "its 12 instructions alone"
+ALONE = "its instructions alone"
 READS = {  # bytes per weight -> reads of the same weights: the bandwidth is the faster one's
     1: ("read float8", "read float8, no prefetch"),
     2: ("read bf16", "read bf16, no prefetch"),
@@ -174,16 +174,18 @@ def one_shape(shape: tuple[int, int], preset: str) -> tuple[list[list[Any]], dic
     read = bandwidths(taken)
     elements = max(1, FLOAT8_BYTES[preset] // (shape[0] * shape[1])) * shape[0] * shape[1]
     rows: list[list[Any]] = []
+    labels = {ALONE: f"its {operators.instructions_alone(1)} instructions alone"}
     for what, (width, _) in runs.items():
+        label = labels.get(what, what)
         if what in slow:
             speed = f"{width * elements / slow[what]:.1f}"
             ratio = f"{slow[what] / statistics.median(taken[FUSED]):.1f}"
-            rows.append([name, what, width, speed, "", ratio, SCREENED])
+            rows.append([name, label, width, speed, "", ratio, SCREENED])
             continue
         speed = f"{width * elements / statistics.median(taken[what]):.1f}"
         share = shown(compare(taken[what], read[width]))
         ratio = shown(compare(taken[FUSED], taken[what]))
-        rows.append([name, what, width, speed, share, ratio, len(taken[what])])
+        rows.append([name, label, width, speed, share, ratio, len(taken[what])])
     candidates = [n for n in kept if runs[n][0] == 2 and n not in ALL_READS]
     best = min(candidates, key=lambda n: statistics.median(taken[n]))
     return rows, {

@@ -24,7 +24,14 @@ import torch
 from common.contract.problem import root
 from common.recording.environment import compiler_version, package_version
 
-SOURCES = ("cpu_kernels.cpp", "cpu_body.h", "cpu_vectors.h", "work_sharing.h")
+SOURCES = (
+    "cpu_kernels.cpp",
+    "cpu_body.h",
+    "cpu_floats.h",
+    "cpu_pairs.h",
+    "cpu_vectors.h",
+    "work_sharing.h",
+)
 # at::parallel_for is a header: without OpenMP it would run on one thread and say nothing.
 FLAGS = ("-O3", "-std=c++20", "-fno-math-errno", "-fopenmp")
 NAME = "float8_weight_only_cpu"

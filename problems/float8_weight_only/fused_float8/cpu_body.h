@@ -1,67 +1,6 @@
 // The kernels for one instruction set. Included once per instruction set by cpu_kernels.cpp, inside
-// a namespace that defines V (vectors of V::BYTES bytes) and TARGET (the function attribute).
-//
-// Decoding. A 16-bit word holds two codes; the high one is s eeee mmm 0000 0000 (e4m3). Shifted
-// right by 4 arithmetically and masked, it is a bfloat16 of the same value times 2^-120: the
-// exponent biases are 7 and 127, and subnormal codes become subnormal bfloat16, so no code but the
-// two NaNs (whose rows the caller overwrites) needs care. The low code gets there by one signed
-// multiplication of bytes by 2^4. e5m2 is the same with a shift by 3 and 2^-112. A bfloat16 is the
-// upper half of a float32: no conversion instruction is needed. The activations carry the missing
-// power of two (Activations in cpu_kernels.cpp), and come in the order in which the lanes meet
-// them, so that nothing is ever shuffled. Per 32 codes of 256-bit vectors: 2 multiplications (one
-// shifts), 2 shifts, 4 ands and 4 fused multiply-adds, 12 operations or 3 cycles of four vector units.
-//
-// Reading. Lines are asked for in the order in which they lie, into the second cache: into the first
-// they would drive out the activations. Twice, FURTHER_BYTES and AHEAD_BYTES before the next group of
-// rows needs them: a core drops such a request where too many are under way, and a line that was
-// dropped costs a whole wait. The second time costs an instruction per line and is worth 2 to 8 %.
-
-template <int SHIFT>  // 4: e4m3fn, 3: e5m2
-struct Codes {
-  static constexpr int32_t MASK = SHIFT == 4 ? int32_t(0x87F00000) : int32_t(0x8FE00000);
-};
-
-// Four vectors of float32 from V::BYTES codes, in the order of float8_order. Masked last, in 32
-// bits: one mask does for all four, and every register counts.
-template <int SHIFT>
-TARGET static inline __attribute__((always_inline)) void decode(
-    const uint8_t* codes, typename V::F (&out)[4]) {
-  const typename V::I raw = V::load(codes), mask = V::set32(Codes<SHIFT>::MASK);
-  const typename V::I even = V::template low_byte_times<8 - SHIFT>(raw);
-  const typename V::I odd = V::template sra16<SHIFT>(raw);
-  out[0] = V::as_floats(V::both(V::sll32_by_16(even), mask));
-  out[1] = V::as_floats(V::both(even, mask));
-  out[2] = V::as_floats(V::both(V::sll32_by_16(odd), mask));
-  out[3] = V::as_floats(V::both(odd, mask));
-}
-
-// The order in which decoded vectors meet the activations: of every four neighbouring columns each
-// goes into a vector of its own. `from` is bfloat16, `count` a multiple of 64.
-TARGET static void float8_order(const uint16_t* from, int64_t count, float factor, float* to) {
-  constexpr int LANES = V::BYTES / 4;
-  for (int64_t k = 0; k < count; k += V::BYTES) {
-    uint32_t pairs[2 * LANES], bits[4 * LANES];
-    float ordered[4 * LANES];
-    std::memcpy(pairs, from + k, sizeof pairs);
-    for (int i = 0; i < LANES; i++) {
-      bits[i] = pairs[2 * i] << 16;
-      bits[LANES + i] = pairs[2 * i + 1] << 16;
-      bits[2 * LANES + i] = pairs[2 * i] & 0xFFFF0000u;
-      bits[3 * LANES + i] = pairs[2 * i + 1] & 0xFFFF0000u;
-    }
-    std::memcpy(ordered, bits, sizeof bits);
-    for (int i = 0; i < 4 * LANES; i++) to[k + i] = ordered[i] * factor;
-  }
-}
-
-// The same for bfloat16 weights, of which each vector's even columns come before its odd ones.
-TARGET static void bf16_order(const uint16_t* from, int64_t count, float* to) {
-  for (int64_t k = 0; k < count; k += V::BYTES / 2) {
-    const typename V::I raw = V::load(from + k);
-    const typename V::F halves[2] = {V::low_halves(raw), V::high_halves(raw)};
-    std::memcpy(to + k, halves, sizeof halves);
-  }
-}
+// a namespace that defines V (vectors of V::BYTES bytes) and TARGET (the function attribute), after
+// cpu_floats.h or cpu_pairs.h, which say how weights are decoded and meet the activations.
 
 // The largest finite magnitude of bfloat16 numbers (a multiple of 32 of them), as its bits: they
 // compare like the magnitudes. In lanes, or the compiler goes through them one by one.
@@ -77,13 +16,14 @@ TARGET static int largest_finite(const uint16_t* from, int64_t count) {
 }
 
 // sums[r][m] = dot(codes of row r, activations of row m): ROWS weight rows, M activation rows.
-// `columns` is a multiple of 64; `stride` is bytes between weight rows, `x_stride` floats.
+// `columns` is a multiple of 64; `stride` is bytes between weight rows, `x_stride` elements.
 template <int SHIFT, int ROWS, int M>
 TARGET static void dots(
-    const uint8_t* codes, int64_t stride, const float* x, int64_t x_stride, int64_t columns,
+    const uint8_t* codes, int64_t stride, const X* x, int64_t x_stride, int64_t columns,
     float* sums) {
   // Independent sums hide the latency of the FMA: eight of them, as far as they fit.
-  constexpr int CHAINS = ROWS * M <= 2 ? 4 : ROWS * M <= 4 ? 2 : 1;
+  constexpr int CHAINS = std::min(PARTS, ROWS * M <= 2 ? 4 : ROWS * M <= 4 ? 2 : 1);
+  const Decoder<SHIFT> decode;
   typename V::F acc[ROWS][M][CHAINS];
   for (auto& row : acc)
     for (auto& one : row)
@@ -91,23 +31,21 @@ TARGET static void dots(
   const uint8_t* next = codes + ROWS * stride;
   for (int64_t k = 0; k < columns; k += 64) {
 #pragma GCC unroll 4
-    for (int r = 0; r < ROWS; r++) {
-      __builtin_prefetch(next + ROWS * k + 64 * r + FURTHER_BYTES, 0, 2);
-      if (M == 1) __builtin_prefetch(next + ROWS * k + 64 * r + AHEAD_BYTES, 0, 2);
-    }
+    for (int r = 0; r < ROWS; r++)
+      ask_ahead(codes + r * stride + k, next + ROWS * k + 64 * r, M);
 #pragma GCC unroll 2
     for (int part = 0; part < 64; part += V::BYTES) {
 #pragma GCC unroll 4
       for (int r = 0; r < ROWS; r++) {
-        typename V::F w[4];
-        decode<SHIFT>(codes + r * stride + k + part, w);
+        typename Decoder<SHIFT>::Part w[PARTS];
+        decode(codes + r * stride + k + part, w);
 #pragma GCC unroll 4
         for (int m = 0; m < M; m++) {
-          const float* here = x + m * x_stride + k + part;
+          const X* here = x + m * x_stride + k + part;
 #pragma GCC unroll 4
-          for (int quarter = 0; quarter < 4; quarter++) {
-            auto& chain = acc[r][m][quarter % CHAINS];
-            chain = V::fma(w[quarter], V::loadf(here + quarter * (V::BYTES / 4)), chain);
+          for (int i = 0; i < PARTS; i++) {
+            auto& chain = acc[r][m][i % CHAINS];
+            chain = multiply_add(w[i], here + i * (V::BYTES / PARTS), chain);
           }
         }
       }
@@ -122,7 +60,7 @@ TARGET static void dots(
 }
 
 template <int ROWS, int M>
-TARGET static void float8_rows(const Float8Job& job, const uint8_t* codes, const float* x, float* sums) {
+TARGET static void float8_rows(const Float8Job& job, const uint8_t* codes, const X* x, float* sums) {
   if (job.shift == 4)
     dots<4, ROWS, M>(codes, job.columns, x, job.padded, job.whole, sums);
   else
@@ -140,8 +78,8 @@ TARGET static void float8_rows(const Float8Job& job, const uint8_t* codes, const
 
 template <int M>
 TARGET static void float8_block(const Float8Job& job, int64_t from, int64_t to, int64_t m0) {
-  constexpr int ROWS = M == 1 ? 4 : 2;
-  const float* x = job.x + m0 * job.padded;
+  constexpr int ROWS = rows_at_once(M);
+  const X* x = static_cast<const X*>(job.x) + m0 * job.padded;
   int64_t n = from;
   for (; n + ROWS <= to; n += ROWS) {
     float sums[ROWS * M] = {};
@@ -173,29 +111,23 @@ TARGET static void float8_linear(const Float8Job& job, int64_t from, int64_t to)
 // One activation row times bfloat16 weight rows: the baseline that float8 must beat.
 template <int ROWS>
 TARGET static void bf16_rows(
-    const uint16_t* w, int64_t stride, const float* x, int64_t columns, float* sums) {
+    const uint16_t* w, int64_t stride, const X* x, int64_t columns, float* sums) {
   constexpr int STEP = V::BYTES / 2;
-  constexpr int CHAINS = 4;  // of each row: eight independent sums
+  constexpr int CHAINS = 4;  // of each row
   typename V::F acc[ROWS][CHAINS];
   for (auto& row : acc)
     for (auto& chain : row) chain = V::zero();
   const uint16_t* next = w + ROWS * stride;
   for (int64_t k = 0; k < columns; k += 32) {  // one cache line
 #pragma GCC unroll 2
-    for (int r = 0; r < ROWS; r++) {
-      __builtin_prefetch(next + ROWS * k + 32 * r + FURTHER_BYTES / 2, 0, 2);
-      __builtin_prefetch(next + ROWS * k + 32 * r + AHEAD_BYTES / 2, 0, 2);
-    }
+    for (int r = 0; r < ROWS; r++)
+      ask_ahead(w + r * stride + k, next + ROWS * k + 32 * r, 1);
 #pragma GCC unroll 2
     for (int part = 0; part < 32; part += STEP)
 #pragma GCC unroll 2
       for (int r = 0; r < ROWS; r++) {
-        const typename V::I raw = V::load(w + r * stride + k + part);
-        const float* here = x + k + part;
-        auto& low = acc[r][2 * (part / STEP) % CHAINS];
-        low = V::fma(V::low_halves(raw), V::loadf(here), low);
-        auto& high = acc[r][(2 * (part / STEP) + 1) % CHAINS];
-        high = V::fma(V::high_halves(raw), V::loadf(here + STEP / 2), high);
+        const int chain = 2 * (part / STEP) % CHAINS;
+        multiply_add_bf16(w + r * stride + k + part, x + k + part, acc[r][chain], acc[r][chain + 1]);
       }
   }
   for (int r = 0; r < ROWS; r++) {
@@ -207,7 +139,7 @@ TARGET static void bf16_rows(
 
 template <int ROWS>
 TARGET static void bf16_group(
-    const uint16_t* w, int64_t columns, const float* x, uint16_t* y, int64_t n) {
+    const uint16_t* w, int64_t columns, const X* x, uint16_t* y, int64_t n) {
   const int64_t whole = columns / 32 * 32, rest = columns - whole;
   float sums[ROWS] = {};
   bf16_rows<ROWS>(w + n * columns, columns, x, whole, sums);
@@ -220,11 +152,11 @@ TARGET static void bf16_group(
   for (int r = 0; r < ROWS; r++) y[n + r] = to_bf16(sums[r]);
 }
 
-// Two rows share each load of the activations; four and eight of them were slower (tried).
 TARGET static void bf16_gemv(
-    const uint16_t* w, int64_t columns, const float* x, uint16_t* y, int64_t from, int64_t to) {
+    const uint16_t* w, int64_t columns, const void* ordered, uint16_t* y, int64_t from, int64_t to) {
+  const X* x = static_cast<const X*>(ordered);
   int64_t n = from;
-  for (; n + 2 <= to; n += 2) bf16_group<2>(w, columns, x, y, n);
+  for (; n + BF16_ROWS <= to; n += BF16_ROWS) bf16_group<BF16_ROWS>(w, columns, x, y, n);
   for (; n < to; n++) bf16_group<1>(w, columns, x, y, n);
 }
 
@@ -250,14 +182,14 @@ TARGET static int64_t read_only(const uint8_t* from, int64_t bytes, bool prefetc
   return prefetch ? read_stream<true>(from, bytes) : read_stream<false>(from, bytes);
 }
 
-// As many vector instructions as decode and multiply `codes` codes, 12 for V::BYTES of them, all of a kind that
-// every vector unit has, and nothing else: what the units give, whatever the memory does.
+// As many vector instructions as decode and multiply `codes` codes, all of a kind that every vector
+// unit has, and nothing else: what the units give, whatever the memory does.
 TARGET static void instructions_alone(int64_t codes) {
   typename V::I chains[8];
   for (auto& one : chains) one = V::set16(1);
-  for (int64_t k = 0; k < codes; k += 4 * V::BYTES)  // 48 of them in six rounds of eight
-#pragma GCC unroll 6
-    for (int round = 0; round < 6; round++)
+  for (int64_t k = 0; k < codes; k += 8 * V::BYTES)
+#pragma GCC unroll 12
+    for (int round = 0; round < INSTRUCTIONS; round++)
 #pragma GCC unroll 8
       for (auto& one : chains) one = V::doubled(one);
 }

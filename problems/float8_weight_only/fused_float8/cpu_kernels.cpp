@@ -25,14 +25,12 @@
 
 namespace {
 
-constexpr int64_t FURTHER_BYTES = 16 << 10;  // of weights that are computed with: asked for first
-constexpr int64_t AHEAD_BYTES = 4 << 10;     // and again
-constexpr int READ_AHEAD_BYTES = 4096;      // of those that are only read
+constexpr int READ_AHEAD_BYTES = 4096;  // of what is only read
 constexpr int64_t BYTES_PER_TASK = 64 << 10;
 
 struct Float8Job {
   const uint8_t* codes;  // (rows, columns)
-  const float* x;        // (m, padded), in the order and with the power of two that decoding needs
+  const void* x;         // (m, padded), of the type, in the order and with the power of two needed
   const float* scale;    // (rows) or (1)
   const double* back;    // (m): undoes that power of two
   uint16_t* y;           // (m, rows)
@@ -64,21 +62,38 @@ void store(const Float8Job& job, int64_t m, int64_t n, float sum) {
 namespace avx2 {
 using V = Avx2;
 #define TARGET AVX2_TARGET
+#include "cpu_floats.h"
 #include "cpu_body.h"
 #undef TARGET
 }  // namespace avx2
 namespace avx512 {
 using V = Avx512;
 #define TARGET AVX512_TARGET
+#include "cpu_floats.h"
 #include "cpu_body.h"
 #undef TARGET
 }  // namespace avx512
+namespace avx512_bf16 {
+using V = Avx512Bf16;
+#define TARGET BF16_TARGET
+#include "cpu_pairs.h"
+#include "cpu_body.h"
+#undef TARGET
+}  // namespace avx512_bf16
 namespace avx512_emulated {
 using V = Twice;
 #define TARGET AVX2_TARGET
+#include "cpu_floats.h"
 #include "cpu_body.h"
 #undef TARGET
 }  // namespace avx512_emulated
+namespace avx512_bf16_emulated {
+using V = TwiceBf16;
+#define TARGET AVX2_TARGET
+#include "cpu_pairs.h"
+#include "cpu_body.h"
+#undef TARGET
+}  // namespace avx512_bf16_emulated
 #endif
 
 // One code at a time, by the format's definition: for other CPUs, and what the others are tested by.
@@ -104,17 +119,19 @@ float value_of(int code, int shift) {
 void float8_linear(const Float8Job& job, int64_t from, int64_t to) {
   float values[256];
   for (int code = 0; code < 256; code++) values[code] = value_of(code, job.shift);
+  const float* x = static_cast<const float*>(job.x);
   for (int64_t n = from; n < to; n++)
     for (int64_t m = 0; m < job.m; m++) {
       float sum = 0;
       for (int64_t k = 0; k < job.columns; k++)
-        sum += values[job.codes[n * job.columns + k]] * job.x[m * job.padded + k];
+        sum += values[job.codes[n * job.columns + k]] * x[m * job.padded + k];
       store(job, m, n, sum);
     }
 }
 
 void bf16_gemv(
-    const uint16_t* w, int64_t columns, const float* x, uint16_t* y, int64_t from, int64_t to) {
+    const uint16_t* w, int64_t columns, const void* ordered, uint16_t* y, int64_t from, int64_t to) {
+  const float* x = static_cast<const float*>(ordered);
   for (int64_t n = from; n < to; n++) {
     float sum = 0;
     for (int64_t k = 0; k < columns; k++) sum += from_bf16(w[n * columns + k]) * x[k];
@@ -122,7 +139,8 @@ void bf16_gemv(
   }
 }
 
-void bf16_order(const uint16_t* from, int64_t count, float* to) {
+void bf16_order(const uint16_t* from, int64_t count, void* ordered) {
+  float* to = static_cast<float*>(ordered);
   for (int64_t k = 0; k < count; k++) to[k] = from_bf16(from[k]);
 }
 
@@ -139,26 +157,33 @@ int64_t read_only(const uint8_t* from, int64_t bytes, bool) {
 
 struct Kernels {
   const char* name;
-  int vector_bytes;  // 0: activations in their natural order, no power of two
+  int64_t element_bytes;  // of activations
   void (*float8_linear)(const Float8Job&, int64_t, int64_t);
-  void (*bf16_gemv)(const uint16_t*, int64_t, const float*, uint16_t*, int64_t, int64_t);
+  void (*bf16_gemv)(const uint16_t*, int64_t, const void*, uint16_t*, int64_t, int64_t);
   int64_t (*read_only)(const uint8_t*, int64_t, bool);
-  int (*largest_finite)(const uint16_t*, int64_t);
-  void (*float8_order)(const uint16_t*, int64_t, float, float*);
-  void (*bf16_order)(const uint16_t*, int64_t, float*);
-  void (*instructions_alone)(int64_t);  // or none, where nobody counted them
+  void (*bf16_order)(const uint16_t*, int64_t, void*);
+  // None of these where the activations of float8 weights are as those of bfloat16:
+  void (*float8_order)(const uint16_t*, int64_t, int, void*) = nullptr;
+  int (*largest_finite)(const uint16_t*, int64_t) = nullptr;
+  int (*power_for)(int) = nullptr;      // of two, by the exponent of the largest activation
+  int (*missing_power)(int) = nullptr;  // in decoded weights, by the shift
+  void (*instructions_alone)(int64_t) = nullptr;
+  int instructions = 0;  // per vector of codes, or 0 where nobody counted them
 };
 
 const Kernels PORTABLE = {
-    "portable", 0, portable::float8_linear, portable::bf16_gemv, portable::read_only,
-    nullptr, nullptr, portable::bf16_order, nullptr};
+    "portable", sizeof(float), portable::float8_linear, portable::bf16_gemv, portable::read_only,
+    portable::bf16_order};
 #if defined(__x86_64__)
-#define KERNELS_OF(isa)                                                            \
-  isa::float8_linear, isa::bf16_gemv, isa::read_only, isa::largest_finite, isa::float8_order, \
-      isa::bf16_order, isa::instructions_alone
-const Kernels AVX2 = {"avx2", 32, KERNELS_OF(avx2)};
-const Kernels AVX512 = {"avx512", 64, KERNELS_OF(avx512)};
-const Kernels EMULATED = {"avx512-emulated", 64, KERNELS_OF(avx512_emulated)};
+#define KERNELS_OF(isa)                                                                        \
+  sizeof(isa::X), isa::float8_linear, isa::bf16_gemv, isa::read_only, isa::bf16_order,         \
+      isa::float8_order, isa::largest_finite, isa::power_for, isa::missing_power,              \
+      isa::instructions_alone, isa::INSTRUCTIONS
+const Kernels AVX2 = {"avx2", KERNELS_OF(avx2)};
+const Kernels AVX512 = {"avx512", KERNELS_OF(avx512)};
+const Kernels AVX512_BF16 = {"avx512-bf16", KERNELS_OF(avx512_bf16)};
+const Kernels EMULATED = {"avx512-emulated", KERNELS_OF(avx512_emulated)};
+const Kernels BF16_EMULATED = {"avx512-bf16-emulated", KERNELS_OF(avx512_bf16_emulated)};
 #undef KERNELS_OF
 #endif
 
@@ -167,10 +192,13 @@ std::vector<const Kernels*> usable() {  // the best first
 #if defined(__x86_64__)
   __builtin_cpu_init();
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-  if (avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
-    found.push_back(&AVX512);
-  if (avx2) found.insert(found.end(), {&AVX2, &EMULATED});
+  const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") &&
+                      __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+                      __builtin_cpu_supports("avx512vl");
+  if (avx512 && __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512bf16"))
+    found.push_back(&AVX512_BF16);
+  if (avx512) found.push_back(&AVX512);
+  if (avx2) found.insert(found.end(), {&AVX2, &EMULATED, &BF16_EMULATED});
 #endif
   found.push_back(&PORTABLE);
   return found;
@@ -207,11 +235,11 @@ class ExactSubnormals {
 #endif
 };
 
-// Begins with a cache line: each load of activations that crosses a line is two.
-float* aligned(std::vector<float>& held, int64_t count) {
-  if (int64_t(held.size()) < count + 15) held.resize(count + 15);
+// Room for `bytes` that begins with a cache line: each load of activations that crosses one is two.
+void* aligned(std::vector<uint8_t>& held, int64_t bytes) {
+  if (int64_t(held.size()) < bytes + 63) held.resize(bytes + 63);
   const auto address = reinterpret_cast<uintptr_t>(held.data());
-  return held.data() + ((64 - address % 64) % 64) / sizeof(float);
+  return held.data() + (64 - address % 64) % 64;
 }
 
 // The row itself, or a copy with zeros up to `padded` columns.
@@ -223,30 +251,29 @@ const uint16_t* padded_row(
   return held.data();
 }
 
-// The activations as float32, in lane order, each row times a power of two that brings its largest
-// finite magnitude to 2^99: products with weights that are 2^-120 too small then neither overflow
-// nor lose bits. Each thread makes its own: to fetch them from another core's cache takes longer
-// (25 us for 64 KiB here). The memory is kept: what is fresh costs a page fault per 4 KiB.
+// The activations as the kernels want them, each row times a power of two where they ask for one.
+// Each thread makes its own: to fetch them from another core's cache takes longer (25 us for 64 KiB
+// here). The memory is kept: what is fresh costs a page fault per 4 KiB.
 struct Activations {
-  float* values;
+  void* values;
   std::vector<double> back;
   Activations(const uint16_t* x, int64_t m, int64_t columns, int64_t padded, const Kernels& use, int shift)
       : back(m, 1.0) {
-    static thread_local std::vector<float> held;
+    static thread_local std::vector<uint8_t> held;
     static thread_local std::vector<uint16_t> padding;
-    values = aligned(held, m * padded);
+    const int64_t row_bytes = padded * use.element_bytes;
+    values = aligned(held, m * row_bytes);
     for (int64_t row = 0; row < m; row++) {
-      const uint16_t* from = x + row * columns;
-      float* to = values + row * padded;
-      if (use.vector_bytes == 0) {
-        for (int64_t k = 0; k < columns; k++) to[k] = from_bf16(from[k]);
+      const uint16_t* from = padded_row(x + row * columns, columns, padded, padding);
+      void* to = static_cast<uint8_t*>(values) + row * row_bytes;
+      if (!use.float8_order) {
+        use.bf16_order(from, padded, to);
         continue;
       }
-      from = padded_row(from, columns, padded, padding);
       const int largest = use.largest_finite(from, padded);
-      const int power = largest ? std::min(99 - std::ilogb(from_bf16(uint16_t(largest))), 126) : 0;
-      back[row] = std::ldexp(1.0, (shift == 4 ? 120 : 112) - power);
-      use.float8_order(from, padded, std::ldexp(1.0f, power), to);
+      const int power = largest ? use.power_for(std::ilogb(from_bf16(uint16_t(largest)))) : 0;
+      back[row] = std::ldexp(1.0, use.missing_power(shift) - power);
+      use.float8_order(from, padded, power, to);
     }
   }
 };
@@ -294,7 +321,7 @@ at::Tensor float8_linear(
     part.back = activations.back.data();
     for (int64_t a, b; next(a, b);) use.float8_linear(part, 4 * a, std::min(4 * b, rows));
   });
-  if (use.vector_bytes && nan_rows.numel()) {
+  if (nan_rows.numel()) {
     const int64_t* bad = nan_rows.const_data_ptr<int64_t>();
     for (int64_t i = 0; i < nan_rows.numel(); i++) {
       TORCH_CHECK_VALUE(bad[i] >= 0 && bad[i] < rows, "nan_rows is out of range; use pack's");
@@ -322,9 +349,9 @@ at::Tensor bf16_gemv(const at::Tensor& x, const at::Tensor& weight) {
   auto* out = static_cast<uint16_t*>(y.data_ptr());
   const int64_t pairs = (rows + 1) / 2, bytes = std::max<int64_t>(4 * columns, 1);
   share_work(pairs, std::max<int64_t>(1, BYTES_PER_TASK / bytes), [&](auto next) {
-    static thread_local std::vector<float> held;  // each thread's own, as above
+    static thread_local std::vector<uint8_t> held;  // each thread's own, as above
     static thread_local std::vector<uint16_t> padding;
-    float* ordered = aligned(held, padded);
+    void* ordered = aligned(held, padded * use.element_bytes);
     use.bf16_order(padded_row(from, columns, padded, padding), padded, ordered);
     for (int64_t a, b; next(a, b);)
       use.bf16_gemv(w, columns, ordered, out, 2 * a, std::min(2 * b, rows));
@@ -345,14 +372,15 @@ int64_t read_only(const at::Tensor& tensor, bool prefetch) {
   return all;
 }
 
-// Runs what instructions_alone says, for so many codes on all threads; false where nobody counted.
-bool instructions_alone(int64_t codes) {
+// Runs what instructions_alone says, for so many codes on all threads. How many instructions it takes
+// for one vector of codes; 0 where nobody counted.
+int64_t instructions_alone(int64_t codes) {
   const Kernels& use = kernels();
-  if (!use.instructions_alone) return false;
+  if (!use.instructions_alone) return 0;
   share_work(codes, BYTES_PER_TASK, [&](auto next) {
     for (int64_t a, b; next(a, b);) use.instructions_alone(b - a);
   });
-  return true;
+  return use.instructions;
 }
 
 // A contiguous copy in memory that the kernel may back with pages of 2 MiB: a stream through 4 KiB

@@ -4,9 +4,12 @@
 #pragma once
 #include <immintrin.h>
 #include <cstdint>
+#include <cstring>
 
 #define AVX2_TARGET __attribute__((target("avx2,fma,f16c")))
 #define AVX512_TARGET __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")))
+#define BF16_TARGET \
+  __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512bf16,avx2,fma,f16c")))
 #define INLINE(target) target static inline __attribute__((always_inline))
 
 struct Avx2 {
@@ -118,4 +121,42 @@ struct Twice {
   INLINE(AVX2_TARGET) F add(F x, F y) { return {Avx2::add(x.a, y.a), Avx2::add(x.b, y.b)}; }
   INLINE(AVX2_TARGET) float reduce(F v) { return Avx2::reduce(Avx2::add(v.a, v.b)); }
   INLINE(AVX2_TARGET) int64_t fold(I v) { return Avx2::fold(v.a) ^ Avx2::fold(v.b); }
+};
+
+// What cpu_pairs.h needs besides: bytes from a table, bytes to words, products of pairs of bfloat16.
+struct Avx512Bf16 : Avx512 {
+  struct Table { I first, last; };  // 128 bytes
+  INLINE(BF16_TARGET) Table table(const uint8_t* p) { return {load(p), load(p + 64)}; }
+  INLINE(BF16_TARGET) I lookup(const Table& table, I index) {  // by the lower seven bits of each byte
+    return _mm512_permutex2var_epi8(table.first, index, table.last);
+  }
+  INLINE(BF16_TARGET) I with(I a, I b, I mask) {  // a | (b & mask)
+    return _mm512_ternarylogic_epi32(a, b, mask, 0xF8);
+  }
+  INLINE(BF16_TARGET) I interleave_first(I a, I b) { return _mm512_unpacklo_epi8(a, b); }
+  INLINE(BF16_TARGET) I interleave_last(I a, I b) { return _mm512_unpackhi_epi8(a, b); }
+  INLINE(BF16_TARGET) F dot(I a, I b, F sum) { return _mm512_dpbf16_ps(sum, (__m512bh)a, (__m512bh)b); }
+};
+
+struct TwiceBf16 : Twice {
+  using Table = const uint8_t*;
+  INLINE(AVX2_TARGET) Table table(const uint8_t* p) { return p; }
+  INLINE(AVX2_TARGET) I lookup(Table table, I index) {
+    uint8_t bytes[64];
+    std::memcpy(bytes, &index, 64);
+    for (uint8_t& one : bytes) one = table[one & 0x7F];
+    return load(bytes);
+  }
+  INLINE(AVX2_TARGET) I with(I a, I b, I mask) {
+    return {_mm256_or_si256(a.a, Avx2::both(b.a, mask.a)), _mm256_or_si256(a.b, Avx2::both(b.b, mask.b))};
+  }
+  INLINE(AVX2_TARGET) I interleave_first(I x, I y) {
+    return {_mm256_unpacklo_epi8(x.a, y.a), _mm256_unpacklo_epi8(x.b, y.b)};
+  }
+  INLINE(AVX2_TARGET) I interleave_last(I x, I y) {
+    return {_mm256_unpackhi_epi8(x.a, y.a), _mm256_unpackhi_epi8(x.b, y.b)};
+  }
+  INLINE(AVX2_TARGET) F dot(I x, I y, F sum) {
+    return fma(low_halves(x), low_halves(y), fma(high_halves(x), high_halves(y), sum));
+  }
 };

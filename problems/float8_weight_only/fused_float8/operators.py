@@ -3,8 +3,8 @@
     linear(x (M, K) bfloat16, weight (N, K) float8, scale (N,) or (1,) float32, nan_rows) -> (M, N)
     bf16_gemv(x (1, K) bfloat16, weight (N, K) bfloat16) -> (1, N)
     read_only(tensor, prefetch=True) -> int     reads all of it, to measure what the bus gives
-    instructions_alone(codes) -> bool   as many vector instructions as `linear` needs for one row of
-                                    so many codes, without memory; False where nobody has counted
+    instructions_alone(codes) -> int    runs as many vector instructions as `linear` needs for one row of
+                                    so many codes, without memory: how many per vector, or 0 where nobody has counted
     on_huge_pages(tensor) -> Tensor a copy in memory of 2 MiB pages, where the system has them
     instruction_set(name) -> str    chooses the CPU kernels by name ("" changes nothing)
 
@@ -30,7 +30,7 @@ LIBRARY = _library("float8_weight_only", "DEF")
 LIBRARY.define("linear(Tensor x, Tensor weight, Tensor scale, Tensor nan_rows) -> Tensor")
 LIBRARY.define("bf16_gemv(Tensor x, Tensor weight) -> Tensor")
 LIBRARY.define("read_only(Tensor tensor, bool prefetch=True) -> int")
-LIBRARY.define("instructions_alone(int codes) -> bool")
+LIBRARY.define("instructions_alone(int codes) -> int")
 LIBRARY.define("on_huge_pages(Tensor tensor) -> Tensor")
 LIBRARY.define("instruction_set(str wanted) -> str")
 
@@ -102,7 +102,7 @@ if UNAVAILABLE is not None:
     LIBRARY.impl("bf16_gemv", bf16_gemv_by_torch, "CPU")
     LIBRARY.impl("read_only", read_only_by_torch, "CPU")
     LIBRARY.impl("on_huge_pages", torch.clone, "CPU")
-    LIBRARY.impl("instructions_alone", lambda codes: False, "CompositeExplicitAutograd")
+    LIBRARY.impl("instructions_alone", lambda codes: 0, "CompositeExplicitAutograd")
     LIBRARY.impl("instruction_set", lambda wanted: "torch", "CompositeExplicitAutograd")
 
 
