@@ -1,10 +1,12 @@
 """Record studies anew: run each, keep its folder as evidence, render the pages, draw the figures.
 
-    .venv/bin/python problems/float8_weight_only/record_studies.py [STUDY …]
+    .venv/bin/python problems/float8_weight_only/record_studies.py [STUDY …] [--beside NAME]
 
 Without names: conversion, kernels, codegen, decode and ablation, in this order; about 25 minutes on
 a quiet machine of two cores, on which nothing else should run. A study whose checks or claims say
 no is recorded all the same: what came out is what is kept. One that gives no run stops this.
+It takes the place of what was recorded of that study before; with --beside NAME, where the machine
+is of another kind, it is kept as STUDY_NAME and the old one stays.
 """
 
 from __future__ import annotations
@@ -41,7 +43,9 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("studies", nargs="*", metavar="STUDY", help="default: all five")
-    wanted = parser.parse_args().studies or list(STUDIES)
+    parser.add_argument("--beside", metavar="NAME", help="keep as STUDY_NAME, replace no other run")
+    given = parser.parse_args()
+    wanted, suffix = given.studies or list(STUDIES), f"_{given.beside}" if given.beside else ""
     here = Path(__file__).resolve().parent
     problem = load_problem(here.name)
     try:
@@ -58,7 +62,7 @@ def main() -> int:
     for study in wanted:
         with tempfile.TemporaryDirectory() as out:
             run = run_study(problem.name, study, Path(out))
-            print(f"recorded {keep_run(problem.folder, study, run)}", flush=True)
+            print(f"recorded {keep_run(problem.folder, study + suffix, run)}", flush=True)
     render = [*child_command("common.cli"), "render", problem.name]
     return subprocess.run(render, check=False, env=child_environment()).returncode
 
