@@ -130,7 +130,9 @@ FIGURES: dict[str, tuple[str, Callable[[Recorded], Chart]]] = {  # file -> (evid
         "ablation",
         lambda found: times(found, "decode", "Ablation: decode, ms per token"),
     ),
+    "decode-pairs": ("decode_pairs", lambda found: times(found, "decode", "Decode, ms per token")),
     "kernels": ("kernels", shares),
+    "kernels-pairs": ("kernels_pairs", shares),
     "passes": ("conversion", passes),
     "layers": ("layers", layers),
 }

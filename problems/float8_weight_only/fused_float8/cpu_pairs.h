@@ -15,7 +15,7 @@
 // reads one stream, and asks for its lines NEAR_BYTES before, past the caches: activations and stream
 // together are little more than the first cache. So few instructions run far ahead of the memory: with
 // four rows at once, as cpu_floats.h has it, the loads themselves, not yet answered, take the places
-// that the requests ahead of them need (32 instructions that do nothing made that 13 % faster). Several
+// that the requests ahead of them need (32 instructions that do nothing made that a tenth faster). Several
 // rows of activations are worth four of weights, since both meet in registers, and there are 32.
 
 using X = uint16_t;  // what activations are held as: bfloat16

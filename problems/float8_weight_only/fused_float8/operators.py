@@ -3,8 +3,9 @@
     linear(x (M, K) bfloat16, weight (N, K) float8, scale (N,) or (1,) float32, nan_rows) -> (M, N)
     bf16_gemv(x (1, K) bfloat16, weight (N, K) bfloat16) -> (1, N)
     read_only(tensor, prefetch=True) -> int     reads all of it, to measure what the bus gives
-    instructions_alone(codes) -> int    runs as many vector instructions as `linear` needs for one row of
-                                    so many codes, without memory: how many per vector, or 0 where nobody has counted
+    instructions_alone(codes) -> int    runs as many vector instructions as `linear` needs for one
+                                    row of so many codes, without memory; says how many that is
+                                    per vector of codes, 0 where nobody has counted
     on_huge_pages(tensor) -> Tensor a copy in memory of 2 MiB pages, where the system has them
     instruction_set(name) -> str    chooses the CPU kernels by name ("" changes nothing)
 
