@@ -37,6 +37,7 @@ from common.floors import published
 from common.floors.devices import find_device
 from common.floors.roofline import time_floor_ns
 from common.floors.traffic import bytes_per_weight, decode_floor_ns, tokens_per_s
+from common.report.run_tables import cpu_capability
 from common.report.run_view import read_view
 from common.report.tables import Table, significant
 
@@ -152,7 +153,8 @@ print(f"floors that were beaten, and so are wrong: {', '.join(beaten) or 'none'}
 scored = []
 for problem, key, view in views:
     for sets in problem.predictions:
-        if sets.applies_to(view.summary["device"]["slug"], view.summary["preset"]):
+        cpu = cpu_capability(view.manifest)
+        if sets.applies_to(view.summary["device"]["slug"], view.summary["preset"], cpu=cpu):
             sealed = view.manifest["predictions"].get(sets.name) == sets.sha256
             for result in score(sets, view.evidence.quantities()):
                 scored.append((f"{problem.name}, {key}", sets.name, sealed, result))
@@ -198,8 +200,13 @@ for name, set_name, sealed, result in scored:
         continue
     of = (name.partition(",")[0], set_name, result.prediction.id)
     if of not in first or (sealed and not first[of][0]):
-        first[of] = (sealed, f"{name}: {result.prediction.id}", result)
-drawn = [(label, result) for _, label, result in first.values()]
+        first[of] = (sealed, name, result)
+drawn = [(name, result) for _, name, result in first.values()]
+before = [None, *(name for name, _ in drawn)]
+labels = [  # a run's name stands once, at its first prediction
+    result.prediction.id if name == last else f"{name}: {result.prediction.id}"
+    for last, (name, result) in zip(before, drawn, strict=False)
+]
 figure, axes = plt.subplots(figsize=(8, 0.6 + 0.22 * len(drawn)))
 for place, (_, result) in enumerate(drawn):
     low, width = result.prediction.low, result.prediction.high - result.prediction.low
@@ -208,9 +215,9 @@ for place, (_, result) in enumerate(drawn):
     axes.plot([(end - low) / width for end in ends], [place, place], color=colour, lw=1.5)
     axes.plot((result.value - low) / width, place, "o", color=colour, ms=4)
 axes.axvspan(0, 1, color="#e6eaee", zorder=0)
-axes.set_yticks(range(len(drawn)), [label for label, _ in drawn])
+axes.set_yticks(range(len(drawn)), labels)
 axes.set_xlim(-0.6, 1.6)
-axes.invert_yaxis()
+axes.set_ylim(len(drawn), -1)
 axes.set_xlabel("place in the predicted range")
 axes.set_title(
     "Most measurements fall inside; those that cross an edge are not counted", loc="left"

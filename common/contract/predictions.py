@@ -8,6 +8,8 @@ reason for it.
 A set names versions in its own table, `versions = { torch = "2.11", triton = "3.6" }`: a run of
 2.11.0 is meant, one of 2.110 is not. A set that was sealed without them may get them afterwards in
 `[versions.SET]` of the file, outside the seal, but only those that its sealed basis already says.
+So it is with `cpu = "AVX2"`, torch's name for the vector instructions of the CPUs that a set is
+about, and the table `[cpus]`, which may say what the sealed name or basis does.
 """
 
 from __future__ import annotations
@@ -48,12 +50,21 @@ class PredictionSet:
     predictions: tuple[Prediction, ...]
     sha256: str
     versions: Mapping[str, str] = field(default_factory=dict)
+    cpu: str | None = None
 
     def applies_to(
-        self, device: str, preset: str, versions: Mapping[str, str | None] | None = None
+        self,
+        device: str,
+        preset: str,
+        versions: Mapping[str, str | None] | None = None,
+        cpu: str | None = None,
     ) -> bool:
-        """Whether it is about such a run. `versions` None: not asked, as for evidence by name."""
+        """Whether it is about such a run. `versions` None: not asked, as for evidence by name.
+
+        `cpu` is torch's name for the run's vector instructions, None where the run does not say.
+        """
         about = preset == self.preset and any(device.startswith(d) for d in self.devices)
+        about = about and (None in (self.cpu, cpu) or self.cpu == cpu)
         return about and (versions is None or self.is_of(versions))
 
     def is_of(self, versions: Mapping[str, str | None]) -> bool:
@@ -87,7 +98,8 @@ def read_predictions(path: Path) -> tuple[PredictionSet, ...]:
             raise UsageError(f'{path}: schema is not "{SCHEMA}"; add that line at its top')
         sets = tuple(_read_set(table) for table in document.get("set", []))
         _refuse_doubles("set", [each.name for each in sets])
-        return _with_versions(sets, document.get("versions", {}))
+        sets = _with_versions(sets, document.get("versions", {}))
+        return _with_cpus(sets, document.get("cpus", {}))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: {error}; mend the file") from error
     except UsageError as error:
@@ -117,6 +129,25 @@ def _with_versions(
                     "write a new set instead"
                 )
         by_name[name] = replace(one, versions=dict(versions))
+    return tuple(by_name.values())
+
+
+def _with_cpus(
+    sets: tuple[PredictionSet, ...], added: Mapping[str, str]
+) -> tuple[PredictionSet, ...]:
+    """Sets with the kind of CPU that stands outside their seals, where the sealed text bears it."""
+    by_name = {each.name: each for each in sets}
+    for name, cpu in added.items():
+        one = by_name.get(name)
+        if one is None:
+            raise UsageError(f"[cpus] names the set {name!r}, which is none; correct the name")
+        sealed = re.sub(r"[^a-z0-9]", "", f"{one.name} {one.basis}".lower())
+        if one.cpu or not cpu or cpu.lower() not in sealed:
+            raise UsageError(
+                f"[cpus] {name!r}: neither its sealed name nor its basis says {cpu}; "
+                "write a new set instead"
+            )
+        by_name[name] = replace(one, cpu=cpu)
     return tuple(by_name.values())
 
 
@@ -163,6 +194,7 @@ def _read_set(table: Mapping[str, Any]) -> PredictionSet:
         predictions,
         seal(table),
         dict(versions),
+        str(table["cpu"]) if "cpu" in table else None,
     )
 
 

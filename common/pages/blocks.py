@@ -173,10 +173,12 @@ def _predictions(problem: Problem, options: Mapping[str, str]) -> str:
         return prediction_table(sets, found, problem.folder if found else None).markdown()
     one = recorded(problem, options["run"])
     device, preset = one.summary["device"]["slug"], one.summary["preset"]
-    if not sets.applies_to(device, preset):
+    cpu = run_tables.cpu_capability(one.run.manifest)
+    if not sets.applies_to(device, preset, cpu=cpu):
+        with_cpu = f" ({cpu})" if cpu else ""
         raise UsageError(
-            f"set {sets.name} is not about {device} with preset {preset}; score it on another "
-            "run or leave run= out"
+            f"set {sets.name} is not about {device}{with_cpu} with preset {preset}; score it on "
+            "another run or leave run= out"
         )
     return prediction_table(sets, score_over(sets, [one.run])).markdown()
 

@@ -17,6 +17,7 @@ from common.contract.problem import Problem, load_problem, problem_names
 from common.pages.scoring import runs_about
 from common.recording.run_folder import open_run, read_json
 from common.report.evidence import Evidence
+from common.report.run_tables import cpu_capability
 from common.report.tables import Table, percent, significant
 
 HIT, MISS, UNDECIDED, OPEN = "hit", "miss", "undecided", "open"
@@ -59,7 +60,9 @@ def score_problem(problem: Problem) -> Iterable[ScoredSet]:
         about = [
             evidence
             for evidence, summary in facts
-            if sets.applies_to(summary["device"]["slug"], summary["preset"])
+            if sets.applies_to(
+                summary["device"]["slug"], summary["preset"], cpu=cpu_capability(evidence.manifest)
+            )
         ] + [Evidence(run) for run in runs_about(sets, problem)]
         results: dict[str, str] = {}
         sealed = [e for e in about if e.manifest["predictions"].get(sets.name) == sets.sha256]

@@ -16,6 +16,7 @@ from common.contract.problem import Problem
 from common.contract.recorded import Recording, recordings
 from common.recording.run_folder import Run, open_run
 from common.report.evidence import Evidence
+from common.report.run_tables import cpu_capability
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ def recorded_runs(problem: Problem) -> list[tuple[Recording, Run]]:
 
 
 def runs_about(sets: PredictionSet, problem: Problem) -> list[Run]:
-    """The recorded runs that a set is about: device, preset and versions."""
+    """The recorded runs that a set is about: device, preset, versions and kind of CPU."""
     return [
         run
         for recording, run in recorded_runs(problem)
@@ -54,6 +55,7 @@ def runs_about(sets: PredictionSet, problem: Problem) -> list[Run]:
             str(run.manifest["device"]["slug"]),
             str(run.manifest["preset"]["name"]),
             versions_of(run, recording),
+            cpu_capability(run.manifest),
         )
     ]
 

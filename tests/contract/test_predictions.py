@@ -201,3 +201,25 @@ def test_versions_outside_a_seal_say_no_more_than_the_sealed_basis(tmp_path: Pat
         path.write_text(VERSIONED + wrong)
         with pytest.raises(UsageError, match=r"does not say|is none"):
             read_predictions(path)
+
+
+def test_a_set_is_about_the_kind_of_cpu_that_it_names(tmp_path: Path) -> None:
+    path = tmp_path / "predictions.toml"
+    text = VERSIONED.replace("nvidia-h200", "cpu-").replace("the same with", "AVX-512 with")
+    path.write_text(text)
+    before = [one.sha256 for one in read_predictions(path)]
+    path.write_text(text + '[cpus]\nnew = "AVX512"\n')
+    old, new = read_predictions(path)
+    assert [old.sha256, new.sha256] == before and old.cpu is None
+    assert new.applies_to("cpu-amd-2c", "cpu", cpu="AVX512")
+    assert not new.applies_to("cpu-amd-2c", "cpu", cpu="AVX2")
+    assert new.applies_to("cpu-amd-2c", "cpu")  # an older run does not say
+    assert old.applies_to("cpu-amd-2c", "cpu", cpu="AVX2")
+    for wrong in ('[cpus]\nold = "AVX2"\n', '[cpus]\nnobody = "AVX512"\n', '[cpus]\nnew = ""\n'):
+        path.write_text(text + wrong)
+        with pytest.raises(UsageError, match=r"says|is none"):
+            read_predictions(path)
+    inside = text.replace('sealed = "2026-01-02"', 'sealed = "2026-01-02"\ncpu = "AVX2"')
+    path.write_text(inside)
+    assert read_predictions(path)[1].cpu == "AVX2"
+    assert read_predictions(path)[1].sha256 != before[1]
