@@ -61,10 +61,11 @@ class PredictionSet:
     ) -> bool:
         """Whether it is about such a run. `versions` None: not asked, as for evidence by name.
 
-        `cpu` is torch's name for the run's vector instructions, None where the run does not say.
+        `cpu` is torch's name for the run's vector instructions, None where the run does not say:
+        a set that names one is not about it.
         """
         about = preset == self.preset and any(device.startswith(d) for d in self.devices)
-        about = about and (None in (self.cpu, cpu) or self.cpu == cpu)
+        about = about and self.cpu in (None, cpu)
         return about and (versions is None or self.is_of(versions))
 
     def is_of(self, versions: Mapping[str, str | None]) -> bool:
@@ -141,8 +142,12 @@ def _with_cpus(
         one = by_name.get(name)
         if one is None:
             raise UsageError(f"[cpus] names the set {name!r}, which is none; correct the name")
-        sealed = re.sub(r"[^a-z0-9]", "", f"{one.name} {one.basis}".lower())
-        if one.cpu or not cpu or cpu.lower() not in sealed:
+        sealed = re.sub(r"-(?=\d)", "", f"{one.name} {one.basis}".lower())  # AVX-512 is AVX512
+        if (
+            one.cpu
+            or not isinstance(cpu, str)
+            or cpu.lower() not in re.findall(r"[a-z0-9]+", sealed)
+        ):
             raise UsageError(
                 f"[cpus] {name!r}: neither its sealed name nor its basis says {cpu}; "
                 "write a new set instead"
@@ -185,6 +190,9 @@ def _read_set(table: Mapping[str, Any]) -> PredictionSet:
     versions = table.get("versions", {})
     if not all(isinstance(version, str) and version for version in versions.values()):
         raise UsageError(f'set {table["name"]!r}: versions are texts; write torch = "2.11"')
+    cpu = table.get("cpu")
+    if not (cpu is None or (isinstance(cpu, str) and cpu)):
+        raise UsageError(f'set {table["name"]!r}: cpu is a text; write cpu = "AVX2"')
     return PredictionSet(
         str(table["name"]),
         tuple(devices),
@@ -194,7 +202,7 @@ def _read_set(table: Mapping[str, Any]) -> PredictionSet:
         predictions,
         seal(table),
         dict(versions),
-        str(table["cpu"]) if "cpu" in table else None,
+        cpu,
     )
 
 

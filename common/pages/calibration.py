@@ -64,6 +64,7 @@ def score_problem(problem: Problem) -> Iterable[ScoredSet]:
                 summary["device"]["slug"], summary["preset"], cpu=cpu_capability(evidence.manifest)
             )
         ] + [Evidence(run) for run in runs_about(sets, problem)]
+        about.sort(key=lambda evidence: str(evidence.manifest["started"]))
         results: dict[str, str] = {}
         sealed = [e for e in about if e.manifest["predictions"].get(sets.name) == sets.sha256]
         # A sealed run speaks first; any other only where there is none.

@@ -14,7 +14,9 @@ that is twice as slow as the best is timed three times only, and said so.
 Two more ask what limits the fused kernel: it runs over a weight that fits the caches, as often as
 it takes to read as many bytes, and as many vector instructions as it needs run by themselves. No
 kernel that decodes with so many is faster than the slower of that and the read; which of the two
-it is changes by the minute where neighbours share the machine.
+it is changes by the minute where neighbours share the machine. And where the CPU runs the kernels
+of other instruction sets, too, these take their turns: what an instruction set is worth can only be
+said on one machine.
 """
 
 from __future__ import annotations
@@ -44,6 +46,7 @@ SCREENED, TOO_SLOW = 3, 2.0
 COLUMNS = ("N × K", "what", "bytes per weight", "GB/s", "of the read", "time ÷ fused", "rounds")
 FUSED, OWN, CACHED = "fused float8", "own bf16 GEMV", "fused float8, weights in the caches"
 ALONE = "its instructions alone"
+OTHER_SETS = ("avx512", "avx2")  # what a CPU may run besides the one that is chosen for it
 READS = {  # bytes per weight -> reads of the same weights: the bandwidth is the faster one's
     1: ("read float8", "read float8, no prefetch"),
     2: ("read bf16", "read bf16, no prefetch"),
@@ -75,6 +78,13 @@ def kernels(rows: int, columns: int, float8_bytes: int) -> Runs:
     def fused(weight: packing.PackedWeight) -> object:
         return operators.linear(x, weight.values, weight.scale, weight.nan_rows)
 
+    def by_set(name: str) -> object:
+        before = operators.instruction_set("")
+        operators.instruction_set(name)
+        found = [fused(weight) for weight in packed]
+        operators.instruction_set(before)
+        return found
+
     reads: Runs = {}
     stored: dict[int, list[torch.Tensor]] = {1: [each.values for each in packed], 2: plain}
     for width, (prefetched, unaided) in READS.items():
@@ -83,13 +93,35 @@ def kernels(rows: int, columns: int, float8_bytes: int) -> Runs:
     if operators.instructions_alone(1):
         elements = count * rows * columns
         reads[ALONE] = (1, lambda: operators.instructions_alone(elements))
-    return reads | {
-        FUSED: (1, each(fused, packed)),
-        CACHED: (1, each(fused, [small] * again)),
-        OWN: (2, each(lambda w: operators.bf16_gemv(x, w), plain)),
-        "bf16 F.linear": (2, each(lambda w: torch.nn.functional.linear(x, w), plain)),
-        "bf16 decomposed, compiled": (2, each(lambda w: one_kernel(x, w), plain)),
-    }
+    by_others: Runs = {fused_by(name): (1, partial(by_set, name)) for name in other_sets()}
+    return (
+        reads
+        | by_others
+        | {
+            FUSED: (1, each(fused, packed)),
+            CACHED: (1, each(fused, [small] * again)),
+            OWN: (2, each(lambda w: operators.bf16_gemv(x, w), plain)),
+            "bf16 F.linear": (2, each(lambda w: torch.nn.functional.linear(x, w), plain)),
+            "bf16 decomposed, compiled": (2, each(lambda w: one_kernel(x, w), plain)),
+        }
+    )
+
+
+def other_sets() -> list[str]:
+    """The instruction sets of OTHER_SETS that this CPU has and that were not chosen."""
+    chosen, found = operators.instruction_set(""), []
+    for name in OTHER_SETS:
+        try:
+            operators.instruction_set(name)
+        except ValueError:
+            continue
+        found.append(name)
+    operators.instruction_set(chosen)
+    return [name for name in found if name != chosen]
+
+
+def fused_by(name: str) -> str:
+    return f"{FUSED} by {name}"
 
 
 def timed(run: Callable[[], object]) -> int:
@@ -196,6 +228,11 @@ def one_shape(shape: tuple[int, int], preset: str) -> tuple[list[list[Any]], dic
         "own_share": compare(taken[OWN], read[2]),
         "cached_share": compare(taken[FUSED], taken[CACHED]),
         "huge_pages": huge_page_share(3 * elements),
+        **{
+            f"ahead_of_{name}": compare(taken[FUSED], taken[fused_by(name)])
+            for name in other_sets()
+            if fused_by(name) in kept
+        },
     }
 
 
@@ -226,11 +263,9 @@ def main() -> None:
         rows += found
         first = first or compared
         label = f"{shape[0]}x{shape[1]}"
-        figures[f"ahead_{label}"] = figure(compared["ahead"])
-        figures[f"share_{label}"] = figure(compared["share"])
-        figures[f"roof_share_{label}"] = figure(compared["roof_share"])
-        figures[f"own_share_{label}"] = figure(compared["own_share"])
-        figures[f"cached_share_{label}"] = figure(compared["cached_share"])
+        for key, value in compared.items():
+            if isinstance(value, Comparison):
+                figures[f"{key}_{label}"] = figure(value)
     limits = (("ahead", 1.5), ("share", 0.75), ("own_share", 0.9))
     says = (
         f"{rows[0][0]}: {{}} times as fast as the best bf16 ({first['best']}), wanted {{}}",

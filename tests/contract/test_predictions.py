@@ -213,13 +213,16 @@ def test_a_set_is_about_the_kind_of_cpu_that_it_names(tmp_path: Path) -> None:
     assert [old.sha256, new.sha256] == before and old.cpu is None
     assert new.applies_to("cpu-amd-2c", "cpu", cpu="AVX512")
     assert not new.applies_to("cpu-amd-2c", "cpu", cpu="AVX2")
-    assert new.applies_to("cpu-amd-2c", "cpu")  # an older run does not say
+    assert not new.applies_to("cpu-amd-2c", "cpu")  # an older run does not say
     assert old.applies_to("cpu-amd-2c", "cpu", cpu="AVX2")
-    for wrong in ('[cpus]\nold = "AVX2"\n', '[cpus]\nnobody = "AVX512"\n', '[cpus]\nnew = ""\n'):
-        path.write_text(text + wrong)
+    for wrong in ('old = "AVX2"', 'nobody = "AVX512"', 'new = ""', 'new = "AVX"', "new = 512"):
+        path.write_text(f"{text}[cpus]\n{wrong}\n")
         with pytest.raises(UsageError, match=r"says|is none"):
             read_predictions(path)
     inside = text.replace('sealed = "2026-01-02"', 'sealed = "2026-01-02"\ncpu = "AVX2"')
     path.write_text(inside)
     assert read_predictions(path)[1].cpu == "AVX2"
     assert read_predictions(path)[1].sha256 != before[1]
+    path.write_text(inside.replace('"AVX2"', '""'))
+    with pytest.raises(UsageError, match="cpu is a text"):
+        read_predictions(path)

@@ -21,7 +21,7 @@ template <int SHIFT, int ROWS, int M>
 TARGET static void dots(
     const uint8_t* codes, int64_t stride, const X* x, int64_t x_stride, int64_t columns,
     float* sums) {
-  // Independent sums hide the latency of the FMA: eight of them, as far as they fit.
+  // Independent sums hide the latency of the products: as many as fit.
   constexpr int CHAINS = std::min(PARTS, ROWS * M <= 2 ? 4 : ROWS * M <= 4 ? 2 : 1);
   const Decoder<SHIFT> decode;
   typename V::F acc[ROWS][M][CHAINS];
@@ -113,7 +113,7 @@ template <int ROWS>
 TARGET static void bf16_rows(
     const uint16_t* w, int64_t stride, const X* x, int64_t columns, float* sums) {
   constexpr int STEP = V::BYTES / 2;
-  constexpr int CHAINS = 4;  // of each row
+  constexpr int CHAINS = 4;  // of each row; pairs, a line at once, use the first
   typename V::F acc[ROWS][CHAINS];
   for (auto& row : acc)
     for (auto& chain : row) chain = V::zero();

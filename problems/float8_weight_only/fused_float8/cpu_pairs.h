@@ -7,9 +7,10 @@
 // cache as float32. Per 64 codes: 2 look-ups, 1 for the sign, 2 to interleave, 2 that multiply and add
 // pairs: 7 operations, where float32 in vectors of this width takes 12.
 //
-// The instruction takes subnormal bfloat16 for zero, whatever the control register says. No weight
-// is one; activations whose largest is below 2^-20 or above 2^60 are brought to 2^60. So one counts
-// as zero only if it is smaller than another of its row by a factor of 2^105.
+// The instruction takes subnormal numbers for zero, whatever the control register says. No float8
+// weight is one; activations whose largest is below 2^-20 or above 2^60 are brought to 2^60. So one is
+// lost only if it is smaller than another of its row by a factor of 2^90. bfloat16 weights and their
+// activations are taken as they are: below 2^-126 they are zero, to torch's own products as well.
 //
 // Reading. One row of activations meets the weights in the order in which they lie, so that each thread
 // reads one stream, and asks for its lines NEAR_BYTES before, past the caches: activations and stream
@@ -109,7 +110,7 @@ TARGET static void float8_order(const uint16_t* from, int64_t count, int power, 
     uint32_t bits = uint32_t(to[k]) << 16;
     float value;
     std::memcpy(&value, &bits, 4);
-    value *= factor;  // exact: a bfloat16 again, as it does not become subnormal
+    value *= factor;  // exact: a bfloat16 again, but for what is 2^186 times smaller than the largest
     std::memcpy(&bits, &value, 4);
     to[k] = X(bits >> 16);
   }

@@ -1,5 +1,5 @@
 // Vectors of one instruction set each, with only what cpu_body.h needs. Everything is lane by lane
-// (lanes of 16 or 32 bits) but reduce, so that a vector of twice the width is two of them: Twice
+// (lanes of 8, 16 or 32 bits) but reduce, so that a vector of twice the width is two of them: Twice
 // runs the 512-bit code on machines that have 256-bit vectors only, to test it there.
 #pragma once
 #include <immintrin.h>
@@ -156,7 +156,17 @@ struct TwiceBf16 : Twice {
   INLINE(AVX2_TARGET) I interleave_last(I x, I y) {
     return {_mm256_unpackhi_epi8(x.a, y.a), _mm256_unpackhi_epi8(x.b, y.b)};
   }
-  INLINE(AVX2_TARGET) F dot(I x, I y, F sum) {
-    return fma(low_halves(x), low_halves(y), fma(high_halves(x), high_halves(y), sum));
+  INLINE(AVX2_TARGET) F dot(I x, I y, F sum) {  // subnormal numbers are zero on the way in and out
+    const F odd = flushed(fma(flushed(high_halves(x)), flushed(high_halves(y)), sum));
+    return flushed(fma(flushed(low_halves(x)), flushed(low_halves(y)), odd));
+  }
+
+ private:
+  INLINE(AVX2_TARGET) F flushed(F v) { return {flushed(v.a), flushed(v.b)}; }
+  INLINE(AVX2_TARGET) __m256 flushed(__m256 v) {
+    const __m256 exponents = _mm256_castsi256_ps(_mm256_set1_epi32(0x7F800000));
+    const __m256i exponent = _mm256_castps_si256(_mm256_and_ps(v, exponents));
+    const __m256i subnormal = _mm256_cmpeq_epi32(exponent, _mm256_setzero_si256());
+    return _mm256_andnot_ps(_mm256_castsi256_ps(subnormal), v);
   }
 };
