@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -46,9 +47,11 @@ def executed(name: str, parameters: str = "") -> NotebookNode:
     if parameters:
         cell = nbformat.v4.new_code_cell(parameters)
         notebook.cells.insert(_parameters_at(notebook) + 1, cell)
-    settings = Config({"KernelManager": {"transport": "ipc"}})  # no port is opened
     where = {"metadata": {"path": str(ROOT)}}
-    NotebookClient(notebook, config=settings, timeout=SECONDS, resources=where).execute()
+    with tempfile.TemporaryDirectory() as own:  # else two that run at once share their sockets
+        sockets = {"transport": "ipc", "ip": f"{own}/kernel"}  # no port is opened
+        settings = Config({"KernelManager": sockets})
+        NotebookClient(notebook, config=settings, timeout=SECONDS, resources=where).execute()
     for number, cell in enumerate(notebook.cells):
         cell["id"] = f"cell-{number:02d}"
         cell.metadata.pop("execution", None)
