@@ -65,10 +65,13 @@ def run_limited(
     adopt_orphans()
     before = set(children_of(os.getpid()))  # not the program's: leave them alone
     libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
+    caller = os.getpid()
 
     def in_child() -> None:
         if libc is not None:
             libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+            if os.getppid() != caller:  # killed before that: no signal will come
+                os._exit(1)
 
     started = time.monotonic()
     with log.open("ab") as words, results.open("wb") if results else log.open("ab") as output:

@@ -103,11 +103,24 @@ def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-def test_the_program_dies_with_a_recorder_that_is_killed(tmp_path: Path) -> None:
+# The recorder is killed before the kernel knows that its program shall die with it.
+LATE = """
+import ctypes, time
+real = ctypes.CDLL(None, use_errno=True)
+class Late:
+    def prctl(self, *arguments):
+        time.sleep(1.0 if arguments[0] == 1 else 0)
+        return real.prctl(*arguments)
+ctypes.CDLL = lambda *_, **__: Late()
+"""
+
+
+@pytest.mark.parametrize("before", ["", LATE], ids=["at-once", "late"])
+def test_the_program_dies_with_a_recorder_that_is_killed(tmp_path: Path, before: str) -> None:
     mark = f"mark-{tmp_path.name}"
     driver: Sequence[str] = [
         sys.executable, "-c",
-        "import os, sys\nfrom pathlib import Path\n"
+        f"{before}\nimport os, sys\nfrom pathlib import Path\n"
         "from common.recording.process_tree import run_limited\n"
         "run_limited([sys.executable, '-I', '-S', '-c', 'import time; time.sleep(99)', "
         f"{mark!r}], os.environ, Path({str(tmp_path / 'log')!r}), 60)",
