@@ -28,7 +28,7 @@ from common.report.memory_pools import memory_pools
 from common.report.run_view import RunView, problem_words, read_view
 from common.report.tables import escape_html
 
-ROOM_BYTES = 1_700_000  # of the sections of several runs; a page is to stay below 2 MB
+PAGE_BYTES = 1_950_000  # a page of several runs is to stay below 2 MB
 SECTIONS = (
     ("differences", "What differs", html_differences.variants_differ),
     ("claims", "Claims", html_sections.claims),
@@ -77,13 +77,16 @@ def render(views: Sequence[RunView], place: Path) -> str:
     """The page's text; links to the runs' files are relative to the folder `place`."""
     title, question = _title(views)
     runs = [_run(view, number, place) for number, view in enumerate(views, 1)]
+    above = comparison(views) if len(views) > 1 else ""
     if len(runs) > 1:
-        runs = _fitting(runs)
+        bare = "".join(replace(run, sections=()).html for run in runs)
+        runs = _fitting(
+            runs, PAGE_BYTES - len(page_text(title, question, [], above + bare).encode())
+        )
     if len(runs) == 1:
         links = runs[0].links
     else:
         links = [("comparison", "Comparison"), *((run.key, f"Run {run.name}") for run in runs)]
-    above = comparison(views) if len(views) > 1 else ""
     return page_text(title, question, links, above + "".join(run.html for run in runs))
 
 
@@ -123,16 +126,16 @@ class _Part:
         return f'<article aria-labelledby="{self.key}">\n{title}{self.head}{body}</article>\n'
 
 
-def _fitting(runs: Sequence[_Part]) -> list[_Part]:
+def _fitting(runs: Sequence[_Part], room_bytes: int) -> list[_Part]:
     """The runs with the longest of their sections left out, and said to be, until a page of many
-    of them stays one that a browser opens at once."""
+    of them stays one that a browser opens at once: `room_bytes` for all sections."""
     found = list(runs)
     sizes = [
         (len(content.encode()), number, place)
         for number, run in enumerate(found)
         for place, (_, _, content) in enumerate(run.sections)
     ]
-    excess = sum(size for size, _, _ in sizes) - ROOM_BYTES
+    excess = sum(size for size, _, _ in sizes) - room_bytes
     for size, number, place in sorted(sizes, reverse=True):
         if excess <= 0:
             break
@@ -144,7 +147,7 @@ def _fitting(runs: Sequence[_Part]) -> list[_Part]:
         )
         changed = (*run.sections[:place], (key, heading, left_out), *run.sections[place + 1 :])
         found[number] = replace(run, sections=changed)
-        excess -= size
+        excess -= size - len(left_out.encode())
     return found
 
 
