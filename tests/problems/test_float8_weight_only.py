@@ -129,7 +129,8 @@ def test_operators_add_up_to_the_range_exactly(run: tuple[Path, dict[str, Any]])
             spent = evidence.range_time(name, phase)
             assert spent is not None
             assert sum(row.time_ns for row in spent.rows) + spent.outside_ns == spent.total_ns
-            assert 0 <= spent.outside_ns < spent.total_ns / 2
+            # Python between the operators of so small a model: half of it where the CPU is fast.
+            assert 0 <= spent.outside_ns < 0.8 * spent.total_ns
 
 
 def test_a_range_has_the_same_name_in_the_trace(run: tuple[Path, dict[str, Any]]) -> None:
