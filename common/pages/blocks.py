@@ -28,7 +28,7 @@ from common.pages.prediction_table import prediction_table
 from common.pages.published_block import published_block
 from common.pages.recorded_block import recorded_block
 from common.pages.runs_block import runs_block
-from common.pages.scoring import runs_about, score_over
+from common.pages.scoring import is_about, runs_about, score_over
 from common.pages.shared_blocks import SHARED
 from common.recording.run_folder import Run, open_run, read_json
 from common.report import run_tables
@@ -173,8 +173,8 @@ def _predictions(problem: Problem, options: Mapping[str, str]) -> str:
         return prediction_table(sets, found, problem.folder if found else None).markdown()
     one = recorded(problem, options["run"])
     device, preset = one.summary["device"]["slug"], one.summary["preset"]
-    cpu = run_tables.cpu_capability(one.run.manifest)
-    if not sets.applies_to(device, preset, cpu=cpu):
+    if not is_about(sets, one.run):
+        cpu = run_tables.cpu_capability(one.run.manifest)
         with_cpu = f" ({cpu})" if cpu else ""
         raise UsageError(
             f"set {sets.name} is not about {device}{with_cpu} with preset {preset}; score it on "

@@ -14,10 +14,9 @@ from dataclasses import dataclass
 
 from common.contract.predictions import Prediction, PredictionSet, score
 from common.contract.problem import Problem, load_problem, problem_names
-from common.pages.scoring import runs_about
-from common.recording.run_folder import open_run, read_json
+from common.pages.scoring import is_about, runs_about
+from common.recording.run_folder import open_run
 from common.report.evidence import Evidence
-from common.report.run_tables import cpu_capability
 from common.report.tables import Table, percent, significant
 
 HIT, MISS, UNDECIDED, OPEN = "hit", "miss", "undecided", "open"
@@ -55,15 +54,9 @@ def scored_sets() -> tuple[ScoredSet, ...]:
 
 def score_problem(problem: Problem) -> Iterable[ScoredSet]:
     runs = [open_run(problem.folder / place) for place in problem.evidence.values()]
-    facts = [(Evidence(run), read_json(run.folder / "summary.json")) for run in runs]
     for sets in problem.predictions:
-        about = [
-            evidence
-            for evidence, summary in facts
-            if sets.applies_to(
-                summary["device"]["slug"], summary["preset"], cpu=cpu_capability(evidence.manifest)
-            )
-        ] + [Evidence(run) for run in runs_about(sets, problem)]
+        named = [run for run in runs if is_about(sets, run)]
+        about = [Evidence(run) for run in (*named, *runs_about(sets, problem))]
         about.sort(key=lambda evidence: str(evidence.manifest["started"]))
         results: dict[str, str] = {}
         sealed = [e for e in about if e.manifest["predictions"].get(sets.name) == sets.sha256]

@@ -46,17 +46,20 @@ def recorded_runs(problem: Problem) -> list[tuple[Recording, Run]]:
     ]
 
 
+def is_about(
+    sets: PredictionSet, run: Run, versions: Mapping[str, str | None] | None = None
+) -> bool:
+    """Whether a set is about a run: device, preset, kind of CPU and, if given, versions."""
+    device, preset = str(run.manifest["device"]["slug"]), str(run.manifest["preset"]["name"])
+    return sets.applies_to(device, preset, versions, cpu_capability(run.manifest))
+
+
 def runs_about(sets: PredictionSet, problem: Problem) -> list[Run]:
     """The recorded runs that a set is about: device, preset, versions and kind of CPU."""
     return [
         run
         for recording, run in recorded_runs(problem)
-        if sets.applies_to(
-            str(run.manifest["device"]["slug"]),
-            str(run.manifest["preset"]["name"]),
-            versions_of(run, recording),
-            cpu_capability(run.manifest),
-        )
+        if is_about(sets, run, versions_of(run, recording))
     ]
 
 

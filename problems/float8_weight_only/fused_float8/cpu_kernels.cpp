@@ -162,7 +162,7 @@ struct Kernels {
   void (*bf16_gemv)(const uint16_t*, int64_t, const void*, uint16_t*, int64_t, int64_t);
   int64_t (*read_only)(const uint8_t*, int64_t, bool);
   void (*bf16_order)(const uint16_t*, int64_t, void*);
-  // None of these where every code is looked up by itself, with activations as bfloat16 weights have them:
+  // The portable kernels have none of these:
   void (*float8_order)(const uint16_t*, int64_t, int, void*) = nullptr;
   int (*largest_finite)(const uint16_t*, int64_t) = nullptr;
   int (*power_for)(int) = nullptr;      // of two, by the exponent of the largest activation
