@@ -19,6 +19,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from common.recording.process_tree import interrupts_held
+
 _COMMON = ("timestamp", "clocks.sm", "clocks.mem", "temperature.gpu", "power.draw",
            "utilization.gpu", "memory.used")  # fmt: skip
 FIELD_SETS: tuple[tuple[str, ...], ...] = (
@@ -137,13 +139,16 @@ class Sampler:
     def __enter__(self) -> Sampler:
         if self.fields:
             try:
-                with self.path.open("wb") as stream:
+                with self.path.open("wb") as stream, interrupts_held():
                     self._process = subprocess.Popen(
                         smi_command(self.fields, self.every_ms), stdin=subprocess.DEVNULL,
                         stdout=stream, stderr=subprocess.DEVNULL, start_new_session=True,
                     )  # fmt: skip
             except OSError:
                 self._process = None  # clocks are context: a step goes on without them
+            except BaseException:  # interrupted: no __exit__ follows
+                self._end()
+                raise
         return self
 
     def __exit__(
@@ -154,7 +159,11 @@ class Sampler:
     ) -> None:
         if self._process is None:
             return
-        self._process.kill()
-        self._process.wait()
+        self._end()
         text = self.path.read_text(encoding="utf-8", errors="replace")
         self.summary = summarise_samples(parse_samples(text, self.fields))
+
+    def _end(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()

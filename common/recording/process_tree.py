@@ -13,16 +13,20 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 LOOK_SECONDS = 0.1
 # How long a program that ran past its limit may take to write what it has.
 GRACE_SECONDS = 5.0
 SWEEPS = 50
+EMPTY_LOOKS = 2
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,32 @@ def adopt_orphans() -> None:
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
+@contextmanager
+def interrupts_held() -> Iterator[None]:
+    """Ctrl-C (and a SIGTERM that Python answers) waits until the block has ended.
+
+    Around a Popen whose process a `try` then takes care of. An interrupt inside Popen comes after
+    the program was started and before anybody knows of it: it would live on.
+    """
+    answers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    if threading.current_thread() is not threading.main_thread():
+        answers = {}  # only the main thread is interrupted
+    came: list[tuple[int, FrameType | None]] = []
+    try:
+        for number, answer in answers.items():
+            if callable(answer):
+                signal.signal(number, lambda *interrupt: came.append(interrupt))
+        yield
+    finally:
+        for number, answer in answers.items():
+            if callable(answer):
+                signal.signal(number, answer)
+        for late, frame in came:
+            answer = answers[signal.Signals(late)]
+            if callable(answer):
+                answer(late, frame)
+
+
 def run_limited(
     argv: Sequence[str],
     environment: Mapping[str, str],
@@ -73,15 +103,19 @@ def run_limited(
             if os.getppid() != caller:  # killed before that: no signal will come
                 os._exit(1)
 
-    started = time.monotonic()
-    with log.open("ab") as words, results.open("wb") if results else log.open("ab") as output:
-        process = subprocess.Popen(
-            list(argv), env=dict(environment), stdin=subprocess.DEVNULL, stdout=output,
-            stderr=words, start_new_session=True,
-            preexec_fn=in_child,  # noqa: PLW1509 (one thread here, and it imports nothing)
-        )  # fmt: skip
-    timed_out = False
+    started, timed_out = time.monotonic(), False
+    process: subprocess.Popen[bytes] | None = None
     try:
+        with (
+            log.open("ab") as words,
+            results.open("wb") if results else log.open("ab") as output,
+            interrupts_held(),
+        ):
+            process = subprocess.Popen(
+                list(argv), env=dict(environment), stdin=subprocess.DEVNULL, stdout=output,
+                stderr=words, start_new_session=True,
+                preexec_fn=in_child,  # noqa: PLW1509 (one thread here, and it imports nothing)
+            )  # fmt: skip
         while process.poll() is None:
             if time.monotonic() - started >= limit_s:
                 timed_out = True
@@ -92,7 +126,7 @@ def run_limited(
             except subprocess.TimeoutExpired:
                 continue
     finally:
-        left = end_tree(process, before)
+        left = end_tree(process, before) if process else 0
     return Ended(process.returncode, time.monotonic() - started, timed_out, left)
 
 
@@ -112,10 +146,16 @@ def end_tree(process: subprocess.Popen[bytes], before: Collection[int]) -> int:
     was started). What left its parents is found only after `adopt_orphans`.
     """
     found: set[int] = set()
+    empty_looks = 0
     for _ in range(SWEEPS):
         alive = descendants(os.getpid(), without=before)
-        if not alive:
+        # A look takes time: one that forks and ends meanwhile is gone before it is read, and its
+        # child came after the list was made. The next look sees the child.
+        empty_looks = 0 if alive else empty_looks + 1
+        if empty_looks == EMPTY_LOOKS:
             break
+        if not alive:
+            continue
         found |= alive
         for pid in alive:
             try:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.errors import PreconditionError
-from common.recording.process_tree import adopt_orphans, children_of, end_tree
+from common.recording.process_tree import adopt_orphans, children_of, end_tree, interrupts_held
 from common.recording.tool_help import ToolHelp, read_help, short_version
 
 HELP = {"nsys": ("profile", "--help"), "ncu": ("--help",)}
@@ -84,17 +84,24 @@ def run_tool(
     """
     adopt_orphans()
     before = children_of(os.getpid())
-    with log.open("ab") as words, output.open("wb") if output else log.open("ab") as results:
-        process = subprocess.Popen(
-            list(argv), env=dict(environment), stdin=subprocess.DEVNULL, stdout=results,
-            stderr=words, start_new_session=True,
-        )  # fmt: skip
-        try:
-            return process.wait()
-        except BaseException:
+    process: subprocess.Popen[bytes] | None = None
+    try:
+        with (
+            log.open("ab") as words,
+            output.open("wb") if output else log.open("ab") as results,
+            interrupts_held(),
+        ):
+            process = subprocess.Popen(
+                list(argv), env=dict(environment), stdin=subprocess.DEVNULL, stdout=results,
+                stderr=words, start_new_session=True,
+            )  # fmt: skip
+        return process.wait()
+    except BaseException:
+        if process is not None:
             _stop(process)
-            raise
-        finally:
+        raise
+    finally:
+        if process is not None:
             _signal(process, signal.SIGKILL)  # where there is no /proc: its group at least
             end_tree(process, before)
 

@@ -24,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from common.errors import WorklogError
+from common.recording.process_tree import interrupts_held
 from common.workloads.expert_rank import Request
 
 POLL_S = 0.1
@@ -99,17 +100,19 @@ def run_ranks(
     paths = [here, *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"} | dict(os.environ)
     environment["PYTHONPATH"] = os.pathsep.join(paths)
-    with (folder / "torchrun.log").open("w", encoding="utf-8") as log:
-        process = subprocess.Popen(
-            torchrun_command(path, ranks),
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env=environment,
-            start_new_session=True,
-        )
-        try:
-            failure = _watch(process, patience_s, ranks, folder, on_state)
-        finally:
+    process: subprocess.Popen[bytes] | None = None
+    try:
+        with (folder / "torchrun.log").open("w", encoding="utf-8") as log, interrupts_held():
+            process = subprocess.Popen(
+                torchrun_command(path, ranks),
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                start_new_session=True,
+            )
+        failure = _watch(process, patience_s, ranks, folder, on_state)
+    finally:
+        if process is not None:
             _end(process, _states(folder, ranks))
     results: list[ParallelResult] = []
     for index, request in enumerate(requests):

@@ -7,13 +7,17 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from helpers.command import processes_naming, wait_for
 
-from common.recording.process_tree import Ended, descendants, run_limited
+from common.recording import gpu_state
+from common.recording.process_tree import Ended, descendants, interrupts_held, run_limited
+from common.recording.tools import run_tool
+from common.workloads import expert_launch
 
 PYTHON = [sys.executable, "-I", "-S", "-c"]
 # Starts a process in a session of its own that ignores what it can, and tells its number.
@@ -101,6 +105,59 @@ def test_an_interrupt_ends_the_program_and_goes_on(tmp_path: Path) -> None:
 
 def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
+
+
+def _limited(argv: list[str], folder: Path) -> None:
+    run_limited(argv, os.environ, folder / "log", 60)
+
+
+def _tool(argv: list[str], folder: Path) -> None:
+    run_tool(argv, os.environ, folder / "log")
+
+
+def _sampler(argv: list[str], folder: Path) -> None:
+    with (
+        mock.patch.object(gpu_state, "smi_command", lambda *_: argv),
+        gpu_state.Sampler(folder / "clocks", ["timestamp"]),
+    ):
+        time.sleep(60)
+
+
+def _ranks(argv: list[str], folder: Path) -> None:
+    with mock.patch.object(expert_launch, "torchrun_command", lambda *_: argv):
+        expert_launch.run_ranks([expert_launch.Request("tiny", 2, 7, 1)], 1, folder)
+
+
+@pytest.mark.parametrize("start", [_limited, _tool, _sampler, _ranks])
+def test_an_interrupt_while_a_program_starts_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: Callable[[list[str], Path], None]
+) -> None:
+    """After the fork and before Popen has returned: one in ten of Ctrl-C at a random moment."""
+    real = subprocess.Popen._execute_child  # type: ignore[attr-defined]
+
+    def interrupted(self: subprocess.Popen[bytes], *arguments: object) -> None:
+        real(self, *arguments)
+        assert wait_for(lambda: len(processes_naming(mark)) == 1)
+        signal.raise_signal(signal.SIGINT)
+
+    mark = f"mark-{tmp_path.name}"
+    argv = [*PYTHON, "import signal, time; signal.signal(2, signal.SIG_IGN); time.sleep(99)", mark]
+    monkeypatch.setattr(subprocess.Popen, "_execute_child", interrupted)
+    monkeypatch.setattr("common.recording.tools.STOP_SECONDS", 0.5)
+    with pytest.raises(KeyboardInterrupt):
+        start(argv, tmp_path)
+    assert processes_naming(mark) == []
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_what_is_held_is_answered_once_also_after_an_error() -> None:
+    with pytest.raises(KeyboardInterrupt) as found, interrupts_held():
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        raise OSError("no such program")
+    assert isinstance(found.value.__context__, OSError)
+    with interrupts_held():  # nothing is left of it
+        pass
 
 
 # The recorder is killed before the kernel knows that its program shall die with it.
