@@ -5,7 +5,9 @@
 Every pass of torchao 0.13.0's and 0.14.1's linear layer by itself, on one 2048 × 2048 weight: CPU
 time of one thread per weight, so that a busy machine disturbs little. Then the same chain of passes
 as a whole, and both once more with one variable changed: the stored byte is read as int8 instead of
-float8, which torch converts with vector instructions on every CPU.
+float8, which torch converts with vector instructions on every CPU. The codes are those of a normal
+weight as torchao quantises it; what other codes cost the generated kernel, and what its loads of
+int8 cost it where vectors have 256 bits, is measured beside them (`conversion_inputs.py`).
 
 A pass by itself gets the memory that it has just let go; a chain, whose temporaries live side by
 side, may get fresh pages from the kernel each time: with glibc's defaults some processes did, and
@@ -21,15 +23,18 @@ import os
 import statistics
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from functools import partial
+from types import FunctionType
 from typing import Any
 
+import conversion_inputs as inputs  # beside this file
 import torch
 from torch import Tensor
 
 from common.experiments.study import add_sample
-from common.timing.statistics import summarise
+from common.timing.statistics import compare, summarise
 from common.timing.worker import fresh_pages
 
 ROWS = COLUMNS = 2048
@@ -44,6 +49,18 @@ ROUNDS = {"": 21, "tiny": 7}
 CLOSES_WITHIN = 0.15  # the sum against the chain, whose passes find other things in the caches
 KEEP_MEMORY = "glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=17179869184"
 FRESH, KEPT = "write 4 bytes into fresh pages", "write 4 bytes into kept memory"
+GENERATED = "generated dequantise, float8"
+NARROW, BUFFERED = f"{GENERATED}, 256 bits", "generated dequantise, int8, 256 bits"
+DIRECT = f"{BUFFERED}, loaded without a buffer"
+# figure -> (the time above, the time below): what the codes and the loads are worth.
+WORTH = {
+    "no_subnormal": (f"{GENERATED}, {inputs.NO_SUBNORMAL}", GENERATED),
+    "every_second": (f"{GENERATED}, {inputs.EVERY_SECOND}", GENERATED),
+    "half_at_random": (f"{GENERATED}, {inputs.HALF_AT_RANDOM}", GENERATED),
+    "at_random": (f"{GENERATED}, {inputs.AT_RANDOM}", GENERATED),
+    "at_random_256": (f"{NARROW}, {inputs.AT_RANDOM}", NARROW),
+    "buffered_int8": (BUFFERED, DIRECT),
+}
 Taken = dict[str, tuple[list[float], list[float]]]  # name -> ns, fresh pages; both per weight
 
 
@@ -69,15 +86,24 @@ def into_fresh_pages() -> None:
         del values  # the map cannot be closed while a tensor looks into it
 
 
+def generated(**options: Any) -> Any:
+    """`dequantise`, compiled with Inductor's `options` and shared with nobody.
+
+    Dynamo keeps what it compiled with the code object and gives it to all with equal options.
+    """
+    own = FunctionType(dequantise.__code__.replace(), dequantise.__globals__)
+    return torch.compile(own, fullgraph=True, dynamic=False, options=options)
+
+
 def runs() -> dict[str, Callable[[], object]]:
-    codes = torch.randint(0, 127, (ROWS, COLUMNS), dtype=torch.uint8)
+    codes, scale = inputs.quantised(ROWS, COLUMNS)
     stored = {"float8": codes.view(torch.float8_e4m3fn), "int8": codes.view(torch.int8)}
-    scale, x = torch.rand(ROWS, 1) + 0.5, torch.randn(1, COLUMNS).bfloat16()
+    x = torch.randn(1, COLUMNS).bfloat16()
     wide = stored["float8"].float()
     full = scale.repeat_interleave(COLUMNS, 1)
     product = wide * full
     narrow = product.bfloat16()
-    compiled: Any = torch.compile(dequantise, fullgraph=True, dynamic=False)
+    compiled = generated()
     found: dict[str, Callable[[], object]] = {
         "expand the scale": lambda: scale.repeat_interleave(COLUMNS, 1),
         "multiply by the expanded scale": lambda: wide * full,
@@ -95,7 +121,26 @@ def runs() -> dict[str, Callable[[], object]]:
             f"0.14.1 eager, {kind}": partial(chain, values, scale, x, False),
             f"0.14.1 compiled, {kind}": partial(compiled_chain, compiled, values, scale, x),
         }
-    return found
+    patterns = {
+        name: held.view(torch.float8_e4m3fn)
+        for name, held in inputs.patterns(ROWS, COLUMNS).items()
+    }
+    found |= {f"{GENERATED}, {n}": partial(compiled, held, scale) for n, held in patterns.items()}
+    if "AVX" not in torch.backends.cpu.get_cpu_capability():
+        return found
+    narrower = generated(**{"cpp.simdlen": 256})
+    direct = generated(**{"cpp.simdlen": 256})
+    with inputs.loads_without_a_buffer() as changed:
+        direct(stored["int8"], scale)
+    same = torch.equal(direct(stored["int8"], scale), narrower(stored["int8"], scale))
+    if len(changed) == 1 and same:  # not where another Inductor writes another load
+        found[DIRECT] = partial(direct, stored["int8"], scale)
+    at_random = patterns[inputs.AT_RANDOM]
+    return found | {
+        BUFFERED: partial(narrower, stored["int8"], scale),
+        NARROW: partial(narrower, stored["float8"], scale),
+        f"{NARROW}, {inputs.AT_RANDOM}": partial(narrower, at_random, scale),
+    }
 
 
 def sampled(found: dict[str, Callable[[], object]], rounds: int) -> Taken:
@@ -124,11 +169,25 @@ def parts(version: str, kind: str) -> tuple[str, ...]:
     return f"generated dequantise, {kind}", product
 
 
+def worth(below: list[float], above: list[float]) -> dict[str, Any]:
+    found = compare(below, above)
+    ends = [found.interval.low, found.interval.high] if found.interval else None
+    return {"value": found.ratio, "interval": ends, "unit": "ratio of times"}
+
+
+def shares() -> dict[str, str]:
+    """Name of the codes -> how many vectors of 16 hold a subnormal one."""
+    held = {"quantised": inputs.quantised(ROWS, COLUMNS)[0], **inputs.patterns(ROWS, COLUMNS)}
+    return {name: f"{inputs.subnormal_share(codes):.1%}" for name, codes in held.items()}
+
+
 def main() -> None:
     if os.environ.get("GLIBC_TUNABLES") != KEEP_MEMORY:  # read when a process starts
         os.environ["GLIBC_TUNABLES"] = KEEP_MEMORY
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
     torch.set_num_threads(1)
+    torch.compiler.config.force_disable_caches = True  # one kernel is changed after it is generated
+    warnings.filterwarnings("ignore", message="dynamo_pgo force disabled")  # that says so
     preset = sys.argv[2] if len(sys.argv) > 2 else ""
     with torch.no_grad():
         taken = sampled(runs(), ROUNDS["tiny" if preset == "tiny" else ""])
@@ -163,6 +222,9 @@ def main() -> None:
         share = ns[f"cast {kind} to float32"] / ns[f"0.13.0 eager, {kind}"]
         figures[f"cast_share_{kind}"] = {"value": share, "unit": "of 0.13.0's time"}
         figures[f"cast_ns_{kind}"] = {"value": ns[f"cast {kind} to float32"], "unit": "ns"}
+    for figure, (above, below) in WORTH.items():
+        if above in taken and below in taken:
+            figures[figure] = worth(taken[below][0], taken[above][0])
     capability = torch.backends.cpu.get_cpu_capability()
     document = {
         "schema": "worklog.study/1",
@@ -172,7 +234,12 @@ def main() -> None:
         "right": COLUMNS_SHOWN[1:],
         "rows": rows,
         "figures": figures,
-        "facts": {"torch": torch.__version__, "threads": 1, "cpu_capability": capability},
+        "facts": {
+            "torch": torch.__version__,
+            "threads": 1,
+            "cpu_capability": capability,
+            "vectors_with_a_subnormal_code": shares(),
+        },
         "checks": checks,
     }
     print(json.dumps(document))

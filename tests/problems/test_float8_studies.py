@@ -15,6 +15,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+import torch
 
 from common.cli import main
 from common.contract.problem import load_problem
@@ -284,11 +285,11 @@ def test_limits_of_no_study_or_of_something_else_are_refused(
         load_problem("small")
 
 
-def quick(study: str, tmp_path: Path) -> tuple[dict[str, Any], Path]:
-    """A study's real script, small and without the compiler: everything but the generated code."""
+def quick(study: str, tmp_path: Path, compiler: bool = False) -> tuple[dict[str, Any], Path]:
+    """A study's real script, small; without the compiler everything but the generated code."""
     command = [sys.executable, "-m", "common.cli", "bench", "float8_weight_only", "--study", study]
     command += ["--preset", "tiny", "--device", "cpu", "--json", "--out", str(tmp_path)]
-    environment = {**os.environ, "TORCHDYNAMO_DISABLE": "1"}
+    environment = {**os.environ, "TORCHDYNAMO_DISABLE": "0" if compiler else "1"}
     done = subprocess.run(
         command, check=False, capture_output=True, text=True, timeout=600, env=environment
     )
@@ -314,17 +315,42 @@ def test_the_layers_of_every_library_run_beside_ours(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_kernels_and_the_passes_are_measured(tmp_path: Path) -> None:
-    document, folder = quick("kernels", tmp_path / "kernels")
+def test_the_kernels_are_measured(tmp_path: Path) -> None:
+    document, folder = quick("kernels", tmp_path)
     named = {"ahead_4096x4096", "share_4096x4096", "roof_share_4096x4096", "own_share_2048x6144"}
     assert named <= set(document["figures"])
     assert all(f["interval"] for f in document["figures"].values())
     samples = open_run(folder).samples()
     assert {s["variant"] for s in samples} >= {"fused float8", "own bf16 GEMV", "read float8"}
     assert document["facts"]["weights_on_huge_pages"].endswith("%")
-    document, _ = quick("conversion", tmp_path / "conversion")
+
+
+@pytest.mark.slow
+def test_the_passes_are_measured_and_what_codes_and_loads_are_worth(tmp_path: Path) -> None:
+    document, _ = quick("conversion", tmp_path, compiler=True)
     assert document["figures"]["cast_ns_float8"]["value"] > 0
-    assert len(document["checks"]) == 6 and len(document["rows"]) == 17
+    with_avx = "AVX" in document["facts"]["cpu_capability"]
+    # With the one whose load is changed: Inductor still writes the load that is named.
+    assert len(document["checks"]) == 6 and len(document["rows"]) == (25 if with_avx else 21)
+    study = module("study_conversion")
+    assert (study.WORTH.keys() <= document["figures"].keys()) == with_avx
+    held = document["facts"]["vectors_with_a_subnormal_code"]
+    assert held["quantised"] < "1" and held[study.inputs.EVERY_SECOND] == "50.0%"
+
+
+def test_the_codes_differ_in_how_many_vectors_hold_a_subnormal_one() -> None:
+    inputs = module("conversion_inputs")
+    codes, scale = inputs.quantised(512, 512)
+    back = codes.view(torch.float8_e4m3fn).float()
+    assert torch.equal(back.abs().amax(1), torch.full((512,), 448.0)) and scale.shape == (512, 1)
+    assert 0 < inputs.subnormal_share(codes) < 0.01  # a quantised weight hardly has any
+    found = inputs.patterns(512, 512)
+    shares = {name: inputs.subnormal_share(held) for name, held in found.items()}
+    assert shares[inputs.NO_SUBNORMAL] == 0 and shares[inputs.EVERY_SECOND] == 0.5
+    assert shares[inputs.HALF_AT_RANDOM] == pytest.approx(0.5, abs=0.02)
+    assert shares[inputs.AT_RANDOM] == pytest.approx(1 - (1 - 7 / 127) ** 16, abs=0.02)
+    values = {name: held.view(torch.float8_e4m3fn).float() for name, held in found.items()}
+    assert all(each.isfinite().all() for each in values.values())
 
 
 def test_the_faster_of_the_two_reads_is_the_bandwidth() -> None:
