@@ -104,6 +104,7 @@ def test_any_shape_agrees_with_the_exact_product(
 ) -> None:
     shapes = [(1, 1, 1), (1, 7, 33), (1, 64, 128), (2, 9, 64), (3, 5, 1000), (5, 4, 63)]
     shapes += [(1, 4, 64), (1, 11, 4161)]  # four rows at a time, and three left over
+    shapes += [(1, 5, 7168), (1, 5, 7169)]  # beyond it another set's kernel may be taken
     shapes += [(8, 130, 200), (17, 33, 515), (64, 65, 129)]
     for name in usable_sets():
         operators.instruction_set(name)

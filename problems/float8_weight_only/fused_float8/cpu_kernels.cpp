@@ -169,6 +169,7 @@ struct Kernels {
   int (*missing_power)(int) = nullptr;  // in decoded weights, by the shift
   void (*instructions_alone)(int64_t) = nullptr;
   int instructions = 0;  // per vector of codes, or 0 where nobody counted them
+  const Kernels* long_row = nullptr;  // who is faster with one row of activations beyond LONG_ROW
 };
 
 const Kernels PORTABLE = {
@@ -180,7 +181,7 @@ const Kernels PORTABLE = {
       isa::float8_order, isa::largest_finite, isa::power_for, isa::missing_power,              \
       isa::instructions_alone, isa::INSTRUCTIONS
 const Kernels AVX2 = {"avx2", KERNELS_OF(avx2)};
-const Kernels AVX512 = {"avx512", KERNELS_OF(avx512)};
+const Kernels AVX512 = {"avx512", KERNELS_OF(avx512), &AVX2};
 const Kernels AVX512_BF16 = {"avx512-bf16", KERNELS_OF(avx512_bf16)};
 const Kernels EMULATED = {"avx512-emulated", KERNELS_OF(avx512_emulated)};
 const Kernels BF16_EMULATED = {"avx512-bf16-emulated", KERNELS_OF(avx512_bf16_emulated)};
@@ -209,6 +210,14 @@ std::atomic<const Kernels*> chosen{nullptr};
 const Kernels& kernels() {
   if (chosen == nullptr) chosen = usable().front();
   return *chosen;
+}
+
+// Columns of which one row in float32 (28 KiB) and the stream of weights share a first cache.
+constexpr int64_t LONG_ROW = 7168;
+
+const Kernels& kernels_for(int64_t m, int64_t columns) {
+  const Kernels& chosen = kernels();
+  return chosen.long_row && m == 1 && columns > LONG_ROW ? *chosen.long_row : chosen;
 }
 
 // Choose an instruction set by name ("" changes nothing); returns the one in use.
@@ -301,7 +310,7 @@ at::Tensor float8_linear(
   at::Tensor y = at::empty({m, rows}, x.options());
   if (y.numel() == 0) return y;
   const at::Tensor plain = x.contiguous();
-  const Kernels& use = kernels();
+  const Kernels& use = kernels_for(m, columns);
   const int shift = e4m3 ? 4 : 3;
   const int64_t padded = (columns + 63) / 64 * 64;
   const auto* from = static_cast<const uint16_t*>(plain.const_data_ptr());
