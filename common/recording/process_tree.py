@@ -70,13 +70,18 @@ def interrupts_held() -> Iterator[None]:
                 signal.signal(number, lambda *interrupt: came.append(interrupt))
         yield
     finally:
-        for number, answer in answers.items():
-            if callable(answer):
-                signal.signal(number, answer)
-        for late, frame in came:
-            answer = answers[signal.Signals(late)]
-            if callable(answer):
-                answer(late, frame)
+        # One that comes between the two would leave the other unanswered for good.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, answers)
+        try:
+            for number, answer in answers.items():
+                if callable(answer):
+                    signal.signal(number, answer)
+            for late, frame in came:
+                answer = answers[signal.Signals(late)]
+                if callable(answer):
+                    answer(late, frame)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def run_limited(

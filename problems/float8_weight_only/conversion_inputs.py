@@ -9,6 +9,7 @@ what a model stores.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -61,9 +62,18 @@ def subnormal_share(codes: Tensor) -> float:
     return float(((magnitude > 0) & (magnitude < 8)).any(1).float().mean())
 
 
+BUFFERED_LOAD = re.compile(
+    r"at::vec::Vectorized<int8_t>::loadu\(([^;]*?), static_cast<int64_t>\(16\)\)"
+)
+DIRECT_LOAD = (
+    "at::vec::Vectorized<int8_t>(_mm256_castsi128_si256("
+    r"_mm_loadu_si128(reinterpret_cast<const __m128i*>(\1))))"
+)
+
+
 @contextmanager
 def loads_without_a_buffer() -> Iterator[list[str]]:
-    """What is generated inside loads 16 int8 at once; yields the sources that were changed.
+    """What is generated inside loads 16 int8 at once; yields the sources, once for each change.
 
     For 256 bits Inductor asks `Vectorized<int8_t>::loadu` for 16 of its 32 elements. It fills a
     buffer, copies the 16 into it and loads all 32 again: narrow stores before a wide load, which a
@@ -71,18 +81,12 @@ def loads_without_a_buffer() -> Iterator[list[str]]:
     """
     from torch._inductor.async_compile import AsyncCompile
 
-    real, changed = AsyncCompile.cpp_pybinding, []
+    changed: list[str] = []
+    real = AsyncCompile.cpp_pybinding
 
     def edited(self: AsyncCompile, argtypes: list[str], source_code: str) -> Any:
-        begin = "at::vec::Vectorized<int8_t>::loadu("
-        if begin in source_code:
-            before, _, rest = source_code.partition(begin)
-            pointer, _, after = rest.partition(", static_cast<int64_t>(16))")
-            source_code = (
-                f"{before}at::vec::Vectorized<int8_t>(_mm256_castsi128_si256(_mm_loadu_si128("
-                f"reinterpret_cast<const __m128i*>({pointer})))){after}"
-            )
-            changed.append(source_code)
+        source_code, count = BUFFERED_LOAD.subn(DIRECT_LOAD, source_code)
+        changed.extend([source_code] * count)
         return real(self, argtypes, source_code)
 
     with mock.patch.object(AsyncCompile, "cpp_pybinding", edited):

@@ -113,6 +113,21 @@ def test_any_shape_agrees_with_the_exact_product(
             assert_rounded_once(run(x, packed), exact(x, packed), x, packed)
 
 
+def test_rows_too_long_for_the_first_cache_go_to_the_kernel_that_is_faster_there(
+    default_set: str,
+) -> None:
+    if "avx512" not in usable_sets():
+        pytest.skip("this CPU has no AVX-512")
+    x, packed = random_case(1, 6, 7232)
+    weight = packed.values.bfloat16()
+    found = []
+    for name in ("avx512", "avx2"):
+        operators.instruction_set(name)
+        found.append((run(x, packed), operators.bf16_gemv(x, weight)))
+    for here, there in zip(found[0], found[1], strict=True):
+        assert torch.equal(here, there)
+
+
 def test_all_batch_sizes_give_the_rows_of_single_calls() -> None:
     x, packed = random_case(64, 21, 130)
     for m in range(1, 65):

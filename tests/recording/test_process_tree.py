@@ -7,14 +7,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import pytest
 from helpers.command import processes_naming, wait_for
 
-from common.recording import gpu_state
+from common.recording import gpu_state, process_tree
 from common.recording.process_tree import Ended, descendants, interrupts_held, run_limited
 from common.recording.tools import run_tool
 from common.workloads import expert_launch
@@ -82,6 +83,22 @@ def test_a_program_that_ignores_the_request_to_end_is_killed(
     assert ended.timed_out and ended.exit_code == -signal.SIGKILL
 
 
+def test_a_child_that_came_after_a_look_is_seen_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its parent ended between the list of processes and the look at it: that look sees neither."""
+    mark, code = stubborn(tmp_path, "os._exit(0)")
+    real, looks = process_tree.descendants, []
+
+    def late(*arguments: Any, **more: Any) -> set[int]:
+        looks.append(real(*arguments, **more))
+        return set() if len(looks) == 1 else looks[-1]
+
+    monkeypatch.setattr(process_tree, "descendants", late)
+    ended = run(tmp_path, code)
+    assert looks[0] and ended.left_behind == 1 and processes_naming(mark) == []
+
+
 def test_another_child_of_the_caller_lives_on(tmp_path: Path) -> None:
     other = subprocess.Popen([*PYTHON, "import time; time.sleep(60)"])
     try:
@@ -105,6 +122,19 @@ def test_an_interrupt_ends_the_program_and_goes_on(tmp_path: Path) -> None:
 
 def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
+
+
+@pytest.fixture(autouse=True)
+def answered() -> Iterator[list[int]]:
+    """Ctrl-C raises, however these tests were started; the SIGTERMs that came."""
+    came: list[int] = []
+    before = {
+        signal.SIGINT: signal.signal(signal.SIGINT, signal.default_int_handler),
+        signal.SIGTERM: signal.signal(signal.SIGTERM, lambda number, _: came.append(number)),
+    }
+    yield came
+    for number, answer in before.items():
+        signal.signal(number, answer)
 
 
 def _limited(argv: list[str], folder: Path) -> None:
@@ -132,7 +162,7 @@ def _ranks(argv: list[str], folder: Path) -> None:
 def test_an_interrupt_while_a_program_starts_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: Callable[[list[str], Path], None]
 ) -> None:
-    """After the fork and before Popen has returned: one in ten of Ctrl-C at a random moment."""
+    """After the fork and before Popen has returned."""
     real = subprocess.Popen._execute_child  # type: ignore[attr-defined]
 
     def interrupted(self: subprocess.Popen[bytes], *arguments: object) -> None:
@@ -148,6 +178,25 @@ def test_an_interrupt_while_a_program_starts_leaves_nothing(
         start(argv, tmp_path)
     assert processes_naming(mark) == []
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_what_comes_while_answers_are_put_back_finds_them_put_back(
+    monkeypatch: pytest.MonkeyPatch, answered: list[int]
+) -> None:
+    real = signal.signal
+
+    def interrupted(number: signal.Signals, answer: Any) -> Any:
+        before = real(number, answer)
+        if answer is signal.default_int_handler:
+            signal.raise_signal(signal.SIGINT)
+        return before
+
+    monkeypatch.setattr(signal, "signal", interrupted)
+    with pytest.raises(KeyboardInterrupt), interrupts_held():
+        signal.raise_signal(signal.SIGTERM)
+    assert answered == [signal.SIGTERM]
+    signal.raise_signal(signal.SIGTERM)
+    assert answered == [signal.SIGTERM] * 2
 
 
 def test_what_is_held_is_answered_once_also_after_an_error() -> None:

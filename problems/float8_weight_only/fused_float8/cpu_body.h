@@ -113,7 +113,7 @@ template <int ROWS>
 TARGET static void bf16_rows(
     const uint16_t* w, int64_t stride, const X* x, int64_t columns, float* sums) {
   constexpr int STEP = V::BYTES / 2;
-  constexpr int CHAINS = 4;  // of each row; pairs, a line at once, use the first
+  constexpr int CHAINS = 4;  // of each row; a line at once uses the first two, pairs the first
   typename V::F acc[ROWS][CHAINS];
   for (auto& row : acc)
     for (auto& chain : row) chain = V::zero();

@@ -10,16 +10,17 @@
 // them, so that nothing is ever shuffled. Per 32 codes of 256-bit vectors: 2 multiplications (one
 // shifts), 2 shifts, 4 ands and 4 fused multiply-adds, 12 operations or 3 cycles of four vector units.
 //
-// Reading. Four rows share each load of the activations (two, of bfloat16: four and eight of them were
-// slower). Lines are asked for in the order in which they lie, into the second cache: into the first
+// Reading. In 256 bits four rows share each load of the activations (two, of bfloat16: four and eight
+// were slower). Lines are asked for in the order in which they lie, into the second cache: into the first
 // they would drive out the activations. Twice, FURTHER_BYTES and AHEAD_BYTES before the next group of
 // rows needs them: a core drops such a request where too many are under way, and a line that was
 // dropped costs a whole wait. The second time costs an instruction per line and is worth 2 to 8 %.
 //
-// In 512 bits half as many instructions run as far ahead of the memory as cpu_pairs.h says, and it
-// reads as that does: one row after the other, past the caches, and four rows of weights for several
-// of activations. One row of activations then has to stay in the first cache (LONG_ROW in
-// cpu_kernels.cpp); beyond it four rows at once would be right, and there AVX2 is faster than both.
+// 512 bits take half as many instructions, which run too far ahead of the memory, for the reason that
+// cpu_pairs.h gives. So weights are read as there: one row after the other, past the caches, and four
+// rows at once only for several of activations. One row of activations then has to stay in the first
+// cache; AVX2's kernel takes the longer ones (LONG_ROW in cpu_kernels.cpp), at which it was faster
+// than one, two, four and eight rows of this.
 
 using X = float;  // what activations are held as
 constexpr int PARTS = 4;          // vectors that V::BYTES codes become
