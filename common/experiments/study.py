@@ -29,6 +29,7 @@ from common.experiments.request import choose_device
 from common.recording.environment import device_slug, read_machine, without_places
 from common.recording.run_folder import RunWriter, open_run, write_json
 from common.report.summary import build_summary
+from common.timing.statistics import Comparison
 from common.timing.worker_client import child_environment
 
 SCHEMA = "worklog.study/1"
@@ -141,6 +142,14 @@ def add_sample(line: Mapping[str, Any]) -> None:
     if path:
         with open(path, "a", encoding="utf-8") as stream:
             stream.write(json.dumps(line, separators=(",", ":")) + "\n")
+
+
+def ratio_figure(
+    found: Comparison, unit: str = "ratio of times", factor: float = 1.0
+) -> dict[str, Any]:
+    """For scripts: `factor` times a ratio and its interval, as a document's figure."""
+    ends = [factor * found.interval.low, factor * found.interval.high] if found.interval else None
+    return {"value": factor * found.ratio, "interval": ends, "unit": unit}
 
 
 def _text(document: dict[str, Any], checks: list[tuple[str, bool]]) -> str:

@@ -15,11 +15,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 LOOK_SECONDS = 0.1
@@ -60,28 +61,46 @@ def interrupts_held() -> Iterator[None]:
     Around a Popen whose process a `try` then takes care of. An interrupt inside Popen comes after
     the program was started and before anybody knows of it: it would live on.
     """
-    answers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    if threading.current_thread() is not threading.main_thread():
-        answers = {}  # only the main thread is interrupted
+    answers: dict[int, Callable[[int, FrameType | None], Any]] = {}
+    if threading.current_thread() is threading.main_thread():  # no other is interrupted
+        for number in (signal.SIGINT, signal.SIGTERM):
+            answer = signal.getsignal(number)
+            if callable(answer):
+                answers[number] = answer
     came: list[tuple[int, FrameType | None]] = []
     try:
-        for number, answer in answers.items():
-            if callable(answer):
-                signal.signal(number, lambda *interrupt: came.append(interrupt))
+        for held in answers:
+            signal.signal(held, lambda *interrupt: came.append(interrupt))
         yield
     finally:
         # One that comes between the two would leave the other unanswered for good.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, answers)
         try:
-            for number, answer in answers.items():
-                if callable(answer):
-                    signal.signal(number, answer)
+            for held, answer in answers.items():
+                signal.signal(held, answer)
             for late, frame in came:
-                answer = answers[signal.Signals(late)]
-                if callable(answer):
-                    answer(late, frame)
+                answers[late](late, frame)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def start_logged(
+    argv: Sequence[str],
+    environment: Mapping[str, str],
+    log: Path,
+    output: Path | None = None,
+    in_child: Callable[[], None] | None = None,
+) -> subprocess.Popen[bytes]:
+    """Start it in a session of its own: all it says goes into `log`, stdout into `output` if given.
+
+    Its caller holds interrupts until it has the process in its hands.
+    """
+    with log.open("ab") as words, output.open("wb") if output else log.open("ab") as results:
+        return subprocess.Popen(
+            list(argv), env=dict(environment), stdin=subprocess.DEVNULL, stdout=results,
+            stderr=words, start_new_session=True,
+            preexec_fn=in_child,  # noqa: PLW1509 (one thread here, and it imports nothing)
+        )  # fmt: skip
 
 
 def run_limited(
@@ -111,16 +130,8 @@ def run_limited(
     started, timed_out = time.monotonic(), False
     process: subprocess.Popen[bytes] | None = None
     try:
-        with (
-            log.open("ab") as words,
-            results.open("wb") if results else log.open("ab") as output,
-            interrupts_held(),
-        ):
-            process = subprocess.Popen(
-                list(argv), env=dict(environment), stdin=subprocess.DEVNULL, stdout=output,
-                stderr=words, start_new_session=True,
-                preexec_fn=in_child,  # noqa: PLW1509 (one thread here, and it imports nothing)
-            )  # fmt: skip
+        with interrupts_held():
+            process = start_logged(argv, environment, log, results, in_child)
         while process.poll() is None:
             if time.monotonic() - started >= limit_s:
                 timed_out = True

@@ -12,7 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.errors import PreconditionError
-from common.recording.process_tree import adopt_orphans, children_of, end_tree, interrupts_held
+from common.recording.process_tree import (
+    adopt_orphans,
+    children_of,
+    end_tree,
+    interrupts_held,
+    start_logged,
+)
 from common.recording.tool_help import ToolHelp, read_help, short_version
 
 HELP = {"nsys": ("profile", "--help"), "ncu": ("--help",)}
@@ -86,15 +92,8 @@ def run_tool(
     before = children_of(os.getpid())
     process: subprocess.Popen[bytes] | None = None
     try:
-        with (
-            log.open("ab") as words,
-            output.open("wb") if output else log.open("ab") as results,
-            interrupts_held(),
-        ):
-            process = subprocess.Popen(
-                list(argv), env=dict(environment), stdin=subprocess.DEVNULL, stdout=results,
-                stderr=words, start_new_session=True,
-            )  # fmt: skip
+        with interrupts_held():
+            process = start_logged(argv, environment, log, output)
         return process.wait()
     except BaseException:
         if process is not None:

@@ -34,7 +34,7 @@ import conversion_inputs as inputs  # beside this file
 import torch
 from torch import Tensor
 
-from common.experiments.study import add_sample
+from common.experiments.study import add_sample, ratio_figure
 from common.timing.statistics import compare, summarise
 from common.timing.worker import fresh_pages
 
@@ -179,12 +179,6 @@ def parts(version: str, kind: str) -> tuple[str, ...]:
     return f"generated dequantise, {kind}", product
 
 
-def worth(below: list[float], above: list[float]) -> dict[str, Any]:
-    found = compare(below, above)
-    ends = [found.interval.low, found.interval.high] if found.interval else None
-    return {"value": found.ratio, "interval": ends, "unit": "ratio of times"}
-
-
 def shares() -> dict[str, str]:
     """Name of the codes -> how many vectors of 16 hold a subnormal one."""
     held = {"quantised": inputs.quantised(ROWS, COLUMNS)[0], **inputs.patterns(ROWS, COLUMNS)}
@@ -234,7 +228,7 @@ def main() -> None:
         figures[f"cast_ns_{kind}"] = {"value": ns[f"cast {kind} to float32"], "unit": "ns"}
     for figure, (above, below) in WORTH.items():
         if above in taken and below in taken:
-            figures[figure] = worth(taken[below][0], taken[above][0])
+            figures[figure] = ratio_figure(compare(taken[below][0], taken[above][0]))
     capability = torch.backends.cpu.get_cpu_capability()
     document = {
         "schema": "worklog.study/1",

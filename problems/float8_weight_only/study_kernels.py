@@ -32,7 +32,7 @@ from typing import Any
 import torch
 from fused_float8 import operators, packing  # beside this file
 
-from common.experiments.study import add_sample
+from common.experiments.study import add_sample, ratio_figure
 from common.floors.machine import cpu_seconds
 from common.timing.sampling import Measurement, Sample, StopRule, interleave
 from common.timing.statistics import Comparison, compare
@@ -192,11 +192,6 @@ def shown(found: Comparison, digits: int = 2) -> str:
     return f"{found.ratio:.{digits}f} ({ends})"
 
 
-def figure(found: Comparison) -> dict[str, Any]:
-    ends = [found.interval.low, found.interval.high] if found.interval else None
-    return {"value": found.ratio, "interval": ends, "unit": "ratio of times"}
-
-
 def one_shape(shape: tuple[int, int], preset: str) -> tuple[list[list[Any]], dict[str, Any]]:
     """The table's rows for one shape, and its comparisons: ahead, share, roof_share, …"""
     name = f"{shape[0]} × {shape[1]}"
@@ -265,7 +260,7 @@ def main() -> None:
         label = f"{shape[0]}x{shape[1]}"
         for key, value in compared.items():
             if isinstance(value, Comparison):
-                figures[f"{key}_{label}"] = figure(value)
+                figures[f"{key}_{label}"] = ratio_figure(value)
     limits = (("ahead", 1.5), ("share", 0.75), ("own_share", 0.9))
     says = (
         f"{rows[0][0]}: {{}} times as fast as the best bf16 ({first['best']}), wanted {{}}",

@@ -22,7 +22,7 @@ from typing import Any
 
 from common.errors import WorklogError
 from common.experiments.request import packages_root
-from common.experiments.study import add_sample
+from common.experiments.study import add_sample, ratio_figure
 from common.timing.sampling import Sample, StopRule, interleave
 from common.timing.statistics import Comparison, compare
 from common.timing.worker_client import Worker
@@ -109,11 +109,6 @@ def shown(found: Comparison) -> str:
     return f"{found.ratio:.2f}" + (f" ({ends.low:.2f} … {ends.high:.2f})" if ends else "")
 
 
-def figure(found: Comparison, unit: str, factor: float = 1.0) -> dict[str, Any]:
-    ends = [factor * found.interval.low, factor * found.interval.high] if found.interval else None
-    return {"value": factor * found.ratio, "interval": ends, "unit": unit}
-
-
 def report(
     taken: Taken, preset: Mapping[str, Any], reasons: Mapping[str, str]
 ) -> tuple[list[list[Any]], dict[str, Any]]:
@@ -133,11 +128,13 @@ def report(
             ratio = compare(fused, taken[side.name, phase])
             # Two bytes move for each byte that is copied.
             of_copy = compare(taken[side.name, phase], taken[COPY, phase])
-            share = figure(of_copy, "of the copy bandwidth", 0.5 * width)
+            share = ratio_figure(of_copy, "of the copy bandwidth", 0.5 * width)
             key = side.name.replace(" ", "-").lower()
             figures[f"{key}-share-m{m}"] = share
             if side.name not in (FUSED, COPY):
-                figures[f"{key}-over-fused-m{m}"] = figure(ratio, "time over the fused kernel's")
+                figures[f"{key}-over-fused-m{m}"] = ratio_figure(
+                    ratio, "time over the fused kernel's"
+                )
             speed = f"{width * weights / ns:.0f}"
             cells = (f"{ns / 1e3 / preset['count']:.2f}", speed, shown(ratio))
             rows.append([m, side.name, *cells, f"{100 * share['value']:.0f} %"])
